@@ -1,0 +1,91 @@
+"""Predicted beside measured: the same strategies on both clocks, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import pandas as pd
+
+from simulator.checking import AnyStrategy
+from simulator.metrics import final_loss, step_time
+from simulator.problem import Problem
+from simulator.run import Run
+from simulator.simulate import simulate
+from simulator.stack import stack
+
+from .calibrate import Calibration, calibrate
+from .execute import execute
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One strategy on both clocks."""
+
+    strategy: str
+    ranks: int
+    virtual: Run
+    wall: Run
+    load: float
+
+
+def compare(
+    strategies: Sequence[AnyStrategy], problem: Problem, ranks: int = 2, steps: int = 20, seed: int = 0
+) -> pd.DataFrame:
+    """Calibrate this machine, predict each strategy under the virtual clock, measure it under the wall clock.
+
+    One row per strategy: predicted and measured time per step [ms] and their error [%], throughput [samples/s], bytes
+    sent by all ranks, the last loss and the mean staleness on each clock. Errors are honest only when the machine is
+    idle; ``load`` says how many processes wanted a core when it was measured.
+
+    Example::
+
+        lab.compare([sim.DataParallel(), sim.Pipeline("1f1b", microbatches=4)], sim.problem("digits-mlp"), ranks=2)
+    """
+    return table(pairs(strategies, problem, ranks, steps, seed))
+
+
+def pairs(
+    strategies: Sequence[AnyStrategy], problem: Problem, ranks: int = 2, steps: int = 20, seed: int = 0
+) -> list[Pair]:
+    """As ``compare``, but with both Runs of each strategy."""
+    known: dict[int, Calibration] = {}
+    return [_pair(strategy, problem, ranks, steps, seed, known) for strategy in strategies]
+
+
+def _pair(
+    strategy: AnyStrategy, problem: Problem, ranks: int, steps: int, seed: int, known: dict[int, Calibration]
+) -> Pair:
+    wall = execute(strategy, problem, ranks, steps, seed, progress=False)
+    computing = len(wall.workers)
+    if computing not in known:
+        known[computing] = calibrate(problem, ranks, computing)
+    machine = known[computing]
+    virtual = simulate(strategy, machine.problem, machine.cluster, ranks, steps, seed)
+    return Pair(str(stack(strategy)), ranks, virtual, wall, machine.load)
+
+
+def table(compared: Sequence[Pair]) -> pd.DataFrame:
+    """Pairs of runs as a table, one row each."""
+    return pd.DataFrame([_row(pair) for pair in compared])
+
+
+def _row(pair: Pair) -> dict[str, object]:
+    virtual, wall = pair.virtual, pair.wall
+    predicted, measured = step_time(virtual), step_time(wall)
+    return {
+        "strategy": pair.strategy,
+        "ranks": pair.ranks,
+        "predicted step [ms]": 1e3 * predicted,
+        "measured step [ms]": 1e3 * measured,
+        "error [%]": 100 * (predicted - measured) / measured,
+        "predicted [samples/s]": virtual.batch / predicted,
+        "measured [samples/s]": wall.batch / measured,
+        "bytes sent": sum(wall.bytes_sent),
+        "predicted loss": final_loss(virtual),
+        "measured loss": final_loss(wall),
+        "predicted staleness": mean(virtual.staleness) if virtual.staleness else None,
+        "measured staleness": mean(wall.staleness) if wall.staleness else None,
+        "load": pair.load,
+    }

@@ -1,0 +1,150 @@
+"""``execute`` and ``start``: a strategy on real processes, under the wall clock."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+from tqdm.auto import tqdm
+
+from simulator.checking import AnyStrategy
+from simulator.learning import assemble
+from simulator.problem import Problem
+from simulator.rank import Rank
+from simulator.run import Run
+from simulator.simulate import identity, prepare
+from simulator.spans import merged
+from simulator.stack import Stack, stack
+
+from . import torchrun
+from .launch import Handle, run_ranks, start_ranks
+from .wall import Observed, run_rank
+
+_checked: WeakSet[Problem] = WeakSet()
+
+
+def execute(
+    strategy: AnyStrategy,
+    problem: Problem,
+    ranks: int | None = None,
+    steps: int = 10,
+    seed: int = 0,
+    timeout: float = 30.0,
+    progress: bool = True,
+) -> Run:
+    """Run a strategy for real: one process per rank, gloo on CPUs, nccl where every rank has a GPU.
+
+    - ``ranks``: every process, servers included; 2 unless told otherwise. Under torchrun it is torchrun's number, every
+      rank runs this call, and every rank gets the Run.
+    - ``steps``: updates per worker. ``seed``: of data and initial weights.
+    - ``timeout``: seconds that the run may go on without any progress before it is ended.
+    - ``progress``: show a bar when the run takes more than a second.
+
+    Times are seconds. Raises ValueError when strategy, problem and ranks do not fit, ProgramError when the program is
+    wrong, DivergedError when a loss is not finite, and RankError, which names the rank, its step and its last
+    instruction, when a rank failed, was killed, was stopped or never came. Whatever happens, no process is left over.
+
+    Example::
+
+        run = lab.execute(sim.DataParallel(), sim.problem("digits-mlp"), ranks=2, steps=20)
+    """
+    job = _job(strategy, problem, ranks, steps, seed)
+    if torchrun.inside():
+        return job.run(torchrun.run_here(run_rank, job.ranks, *job.arguments, timeout=timeout))
+    with _bar(progress, str(job.stack), steps) as bar:
+        return job.run(run_ranks(run_rank, job.ranks, *job.arguments, timeout=timeout, on_progress=partial(_show, bar)))
+
+
+def start(
+    strategy: AnyStrategy,
+    problem: Problem,
+    ranks: int | None = None,
+    steps: int = 10,
+    seed: int = 0,
+    timeout: float = 30.0,
+) -> RunHandle:
+    """As ``execute``, but return at once: ``handle.progress``, ``handle.stop()``, ``handle.result()``."""
+    job = _job(strategy, problem, ranks, steps, seed)
+    return RunHandle(job, start_ranks(run_rank, job.ranks, *job.arguments, timeout=timeout))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the ranks are asked to do, and how their answers make a Run."""
+
+    stack: Stack
+    problem: Problem
+    ranks: int
+    steps: int
+    seed: int
+
+    @property
+    def arguments(self) -> tuple[Stack, Problem, int, int]:
+        """What each rank gets."""
+        return self.stack, self.problem, self.steps, self.seed
+
+    def run(self, observed: list[Observed]) -> Run:
+        """The Run of all ranks."""
+        model = self.problem.model()
+        members = [Rank(self.stack, rank, self.ranks, model, self.steps) for rank in range(self.ranks)]
+        pieces = [piece for one in observed for piece in one.pieces]
+        return Run(
+            clock="wall",
+            cluster=f"{self.ranks} processes on this machine",
+            spans=merged([one.spans for one in observed]),
+            samples=sorted((sample for one in observed for sample in one.samples), key=lambda sample: sample.time),
+            outcomes=tuple(one.outcomes for one in observed),
+            parameters=assemble(self.problem, self.seed, pieces),
+            clock_error=max(one.clock_error for one in observed),
+            **identity(self.stack, self.problem, members, self.steps, self.seed),
+        )
+
+
+class RunHandle:
+    """A run under way. The kernel is free meanwhile."""
+
+    def __init__(self, job: Job, handle: Handle):
+        self._job, self._handle = job, handle
+
+    @property
+    def progress(self) -> float:
+        """How much is done, from 0 to 1: that of the slowest rank."""
+        return self._handle.progress
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended, well or not."""
+        return self._handle.done
+
+    def stop(self) -> None:
+        """End the ranks now; ``result`` then says so."""
+        self._handle.stop()
+
+    def result(self) -> Run:
+        """Wait for the end and give the Run, or raise what went wrong."""
+        return self._job.run(self._handle.result())
+
+
+def _job(strategy: AnyStrategy, problem: Problem, ranks: int | None, steps: int, seed: int) -> Job:
+    if not isinstance(problem, Problem):
+        raise ValueError(f"real ranks learn a Problem, for example sim.problem('digits-mlp'); got {problem!r}")
+    whole = stack(strategy)
+    if ranks is None:
+        ranks = int(os.environ.get("WORLD_SIZE", "2")) if torchrun.inside() else 2
+    prepare(whole, problem.model(), ranks, steps, learning=True)
+    if problem not in _checked:
+        problem.check()
+        _checked.add(problem)
+    return Job(whole, problem, ranks, steps, seed)
+
+
+def _bar(progress: bool, label: str, steps: int) -> Any:
+    # delay: a run of a second needs no bar. disable=None: none where nobody looks.
+    return tqdm(total=steps, desc=label[:40], unit="step", leave=False, delay=1.0, disable=None if progress else True)
+
+
+def _show(bar: Any, fraction: float) -> None:
+    bar.update(int(fraction * bar.total) - bar.n)

@@ -1,0 +1,181 @@
+"""Bytes between real ranks: messages and collectives on torch.distributed, by the names that programs use."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
+
+from simulator.errors import ProgramError
+from simulator.learning import Tensors
+from simulator.program import ANY, AllGather, AllReduce, Barrier, Broadcast, Collective, Recv, ReduceScatter, Send
+from simulator.rank import Rank
+from simulator.values import Nothing, Value, bounds
+
+HEADER = 24
+"""Bytes before the payload of a message: which value, its version, its size."""
+MOST_SENDS = 256  # unfinished sends of a rank; beyond, it waits for the oldest
+_groups: dict[tuple[str, tuple[int, ...], str], Any] = {}
+"""Process groups of this process, kept from run to run: one per stream, members and device."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """The header of a message: who sent which value, its version, its bytes."""
+
+    source: int
+    version: int
+    empty: bool
+
+
+class Letters:
+    """Messages of one rank: a header and the value's bytes in one piece, over gloo, which can receive from any rank.
+
+    On GPUs they pass through the host's memory, for nccl cannot receive from any.
+    """
+
+    def __init__(self, me: Rank, tensors: Tensors):
+        self.me, self.tensors = me, tensors
+        self.sending: deque[tuple[Any, torch.Tensor]] = deque()
+
+    def send(self, send: Send) -> float:
+        """Put a snapshot on its way; gives its bytes."""
+        payload = _bytes(self.tensors.read(send.value).detach())
+        letter = torch.empty(HEADER + payload.numel(), dtype=torch.uint8)
+        letter[:HEADER].view(torch.int64)[:] = torch.tensor([_key(send.value), send.version, payload.numel()])
+        letter[HEADER:] = payload
+        self.sending.append((dist.isend(letter, self.me.peer(send.over, send.to)), letter))
+        while len(self.sending) > MOST_SENDS:
+            self.sending.popleft()[0].wait()
+        return float(payload.numel())
+
+    def receive(self, recv: Recv) -> Arrived:
+        """Wait for a message and store its value."""
+        wanted = None if recv.source == ANY else self.me.peer(recv.over, recv.source)
+        room = self.tensors.empty(recv.value)
+        expected = room.numel() * room.element_size()
+        letter = torch.empty(HEADER + expected, dtype=torch.uint8)
+        source = dist.recv(letter, wanted)
+        key, version, size = letter[:HEADER].view(torch.int64).tolist()
+        empty = key == _key(Nothing())
+        if not empty:
+            if key != _key(recv.value) or size != expected:
+                raise ProgramError(
+                    f"a Recv names the value that is sent; rank {self.me.rank} expects {recv.value} ({expected} bytes),"
+                    f" rank {source} sent {'it' if key == _key(recv.value) else 'another value'} ({size} bytes)"
+                )
+            payload = letter[HEADER:].view(room.dtype).view(room.shape)
+            self.tensors.write(recv.stored, payload.to(self.tensors.device))
+        return Arrived(source, version, empty)
+
+    def finish(self) -> None:
+        """Wait until everything sent has been taken."""
+        while self.sending:
+            self.sending.popleft()[0].wait()
+
+
+def issue(collective: Collective, me: Rank, tensors: Tensors, stream: str) -> tuple[Any, Callable[[], None]]:
+    """Begin a collective: (its Work or None, what to do when the Work is done)."""
+    members = me.group(collective.over)
+    if len(members) == 1:
+        return None, lambda: None
+    group = _group(stream, members, me.rank, tensors.device)
+    value = tensors.read(collective.value)
+    return _ISSUE[type(collective)](group, collective, value, members.index(me.rank), len(members))
+
+
+def _all_reduce(group: Any, collective: AllReduce, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+    return group.allreduce([value]), lambda: _mean(collective, value, n)
+
+
+def _reduce_scatter(group: Any, collective: ReduceScatter, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+    parts, size = _padded(value, n), bounds(value.numel(), at, n)
+    mine = torch.empty_like(parts[at])
+    work = group._reduce_scatter_base(mine, parts)
+
+    def finish() -> None:
+        part = value.reshape(-1)[slice(*size)]
+        part.copy_(mine[: part.numel()])
+        _mean(collective, part, n)
+
+    return work, finish
+
+
+def _all_gather(group: Any, collective: AllGather, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+    parts = _padded(value, n)
+    gathered = torch.empty_like(parts)
+    work = group._allgather_base(gathered, parts[at].contiguous())
+
+    def finish() -> None:
+        for position in range(n):
+            part = value.reshape(-1)[slice(*bounds(value.numel(), position, n))]
+            part.copy_(gathered[position][: part.numel()])
+
+    return work, finish
+
+
+def _broadcast(group: Any, collective: Broadcast, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+    options = dist.BroadcastOptions()
+    options.rootRank = collective.root
+    return group.broadcast([value], options), lambda: None
+
+
+def _barrier(group: Any, collective: Barrier, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+    return group.barrier(), lambda: None
+
+
+_ISSUE: dict[type, Callable[..., tuple[Any, Callable[[], None]]]] = {
+    AllReduce: _all_reduce,
+    ReduceScatter: _reduce_scatter,
+    AllGather: _all_gather,
+    Broadcast: _broadcast,
+    Barrier: _barrier,
+}
+
+
+def _mean(collective: AllReduce | ReduceScatter, value: torch.Tensor, n: int) -> None:
+    if collective.op == "mean":
+        value /= n
+
+
+def _padded(value: torch.Tensor, n: int) -> torch.Tensor:
+    """The n parts of a value as rows of one tensor; backends want rows of one length."""
+    flat = value.reshape(-1)
+    parts = [flat[slice(*bounds(flat.numel(), i, n))] for i in range(n)]
+    rows = flat.new_zeros(n, max(map(len, parts)))
+    for row, part in zip(rows, parts):
+        row[: len(part)] = part
+    return rows
+
+
+def _group(stream: str, members: tuple[int, ...], rank: int, device: str) -> Any:
+    """The process group of one communicator (axis and stream), made when it is first used.
+
+    Built on the store directly, because ``new_group`` must be called by all ranks in one order, and programs may use
+    their communicators in any.
+    """
+    kind = torch.device(device).type
+    known = _groups.get((stream, members, kind))
+    if known is None:
+        name = f"{stream}/{'-'.join(map(str, members))}/{kind}"
+        store = dist.PrefixStore(name, _get_default_store())
+        make = dist.ProcessGroupNCCL if kind == "cuda" else dist.ProcessGroupGloo
+        known = _groups[stream, members, kind] = make(store, members.index(rank), len(members))
+    return known
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(-1).view(torch.uint8) if tensor.numel() else tensor.new_empty(0, dtype=torch.uint8)
+
+
+def _key(value: Value) -> int:
+    return crc32(str(value).encode())
+
+
+__all__ = ["Arrived", "Letters", "issue"]

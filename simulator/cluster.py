@@ -1,0 +1,124 @@
+"""Where a program runs: devices joined by links, as a directed networkx graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, cast
+
+import networkx as nx
+
+Link = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What computes. ``flops``: achieved speed [FLOP/s]."""
+
+    name: str = "a modest processor core"
+    flops: float = 50e9
+
+    def __post_init__(self) -> None:
+        if not self.flops > 0:
+            raise ValueError(f"a device's speed is positive [FLOP/s]; got flops={self.flops}")
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """Fixed times that a machine adds, in seconds; zero unless measured.
+
+    ``collective``: before a collective moves its first byte; ``message``: what a Send takes of the sender's time.
+    """
+
+    collective: float = 0.0
+    message: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """Ranks 0 … ranks−1 as nodes of a graph whose edges carry ``bandwidth`` [B/s per direction] and ``latency`` [s].
+
+    Make one with ``Cluster.flat``, ``cluster("ideal", …)`` or ``lab.calibrate``.
+    """
+
+    name: str
+    ranks: int
+    graph: nx.DiGraph
+    device: Device = Device()
+    overheads: Overheads = Overheads()
+    routes: dict[tuple[int, int], tuple[Link, ...]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def flat(
+        cls,
+        ranks: int,
+        bandwidth: float,
+        latency: float = 0.0,
+        device: Device | None = None,
+        name: str | None = None,
+        overheads: Overheads | None = None,
+    ) -> Cluster:
+        """All ranks on one switch that is never the bottleneck.
+
+        Each rank sends ``bandwidth`` and receives ``bandwidth`` [B/s] at once; a message takes ``latency`` [s] from
+        rank to rank, plus its bytes over the bandwidth.
+
+        >>> Cluster.flat(ranks=8, bandwidth=12.5e9, latency=10e-6).latency(0, 7)
+        1e-05
+        """
+        check_ranks(ranks)
+        if not bandwidth > 0:
+            raise ValueError(f"bandwidth is positive, in bytes per second; got bandwidth={bandwidth}")
+        if not latency >= 0:
+            raise ValueError(f"latency is zero or more, in seconds; got latency={latency}")
+        graph = nx.DiGraph()
+        for rank in range(ranks):
+            graph.add_edge(rank, "switch", bandwidth=bandwidth, latency=latency / 2)
+            graph.add_edge("switch", rank, bandwidth=bandwidth, latency=latency / 2)
+        name = name or f"{ranks} ranks on one switch, {bandwidth:g} B/s, {latency:g} s"
+        return cls(name, ranks, graph, device or Device(), overheads or Overheads())
+
+    def route(self, source: int, target: int) -> tuple[Link, ...]:
+        """The links from one rank to another: the path of least latency."""
+        known = self.routes.get((source, target))
+        if known is None:
+            nodes = [source, target]
+            if source != target:
+                nodes = cast("list[int]", nx.shortest_path(self.graph, source, target, weight="latency"))
+            known = self.routes[source, target] = tuple(zip(nodes, nodes[1:])) if source != target else ()
+        return known
+
+    def latency(self, source: int, target: int) -> float:
+        """Seconds that the first byte needs from one rank to another."""
+        return sum(self.graph.edges[link]["latency"] for link in self.route(source, target))
+
+    def bandwidth(self, link: Link) -> float:
+        """Bytes per second over one link, in its direction."""
+        return float(self.graph.edges[link]["bandwidth"])
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def check_ranks(ranks: int) -> None:
+    """Refuse a number of ranks below one."""
+    if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
+        raise ValueError(f"the number of ranks is a whole number, at least 1; got ranks={ranks!r}")
+
+
+def _ideal(ranks: int, device: Device | None = None) -> Cluster:
+    return Cluster.flat(ranks, inf, 0.0, device, name=f"{ranks} ranks on an ideal network")
+
+
+PRESETS = {"ideal": _ideal}
+
+
+def cluster(name: str, ranks: int, device: Device | None = None) -> Cluster:
+    """A cluster by name. ``"ideal"``: compute as given, the network free.
+
+    >>> print(cluster("ideal", ranks=4))
+    4 ranks on an ideal network
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no cluster is called {name!r}; the names are {', '.join(map(repr, PRESETS))}")
+    return PRESETS[name](ranks, device)

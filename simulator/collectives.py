@@ -1,0 +1,51 @@
+"""What a collective costs: rounds of latency, bytes through each rank's link, bytes each rank sends.
+
+Ring algorithms unless said otherwise; ``size`` is the whole buffer in bytes, ``n`` the number of ranks. Bandwidth
+terms are those of Patarasuk and Yuan 2009, also in NVIDIA's nccl-tests (doc/PERFORMANCE.md).
+"""
+
+from __future__ import annotations
+
+from math import ceil, log2
+
+from .program import AllGather, AllReduce, Barrier, Broadcast, Collective, ReduceScatter
+
+
+def rounds(kind: type[Collective], n: int) -> int:
+    """How many messages follow one another: each costs one latency."""
+    if kind is AllReduce:
+        return 2 * (n - 1)
+    if kind in (ReduceScatter, AllGather):
+        return n - 1
+    return doublings(n)
+
+
+def critical_bytes(kind: type[Collective], n: int, size: float) -> float:
+    """Bytes that must pass one rank's link, one after another."""
+    if kind is AllReduce:
+        return 2 * (n - 1) * size / n
+    if kind in (ReduceScatter, AllGather):
+        return (n - 1) * size / n
+    return doublings(n) * size if kind is Broadcast else 0.0
+
+
+def sent_bytes(instruction: Collective, n: int, size: float, position: int) -> float:
+    """Bytes that the rank at ``position`` sends itself.
+
+    A broadcast is a binomial tree: who has the value sends it on, to twice as many ranks in every round.
+    """
+    kind = type(instruction)
+    if kind is Broadcast:
+        return size * _children(n, (position - instruction.root) % n)  # type: ignore[attr-defined]
+    return 0.0 if kind is Barrier else critical_bytes(kind, n, size)
+
+
+def doublings(n: int) -> int:
+    """Rounds until one rank has reached n by doubling: ceil(log2 n)."""
+    return ceil(log2(n)) if n > 1 else 0
+
+
+def _children(n: int, position: int) -> int:
+    """To how many ranks the rank at ``position`` of a binomial tree (root 0) sends."""
+    joined = position.bit_length()
+    return sum(position + (1 << bit) < n for bit in range(joined, doublings(n)))

@@ -1,0 +1,62 @@
+"""Values in flight: what has been started and not yet waited for.
+
+Touching such a value is an error: real ranks would compute wrong numbers, although virtual ones may not.
+"""
+
+from __future__ import annotations
+
+from .program import Instruction, Start, Until, Wait
+from .values import Value, overlap
+
+
+class Hazard(Exception):
+    """An instruction touches a value that is in flight. The machines turn it into a ProgramError with the grid."""
+
+
+class InFlight:
+    """What one rank has started on its streams and not yet waited for."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, Instruction]] = []
+
+    def issue(self, instruction: Instruction, stream: str) -> None:
+        """Check an instruction that a rank is about to issue on a stream; remember what it starts or waits for."""
+        if isinstance(instruction, Wait):
+            self._wait(instruction.value)
+        elif isinstance(instruction, (Start, Until)):
+            on = instruction.on if isinstance(instruction, Start) else stream
+            for inner in instruction.what:
+                self._check(inner, on)
+            if isinstance(instruction, Start):
+                self.started += [(on, inner) for inner in instruction.what]
+        else:
+            self._check(instruction, stream)
+
+    def _wait(self, value: Value | None) -> None:
+        self.started = [(on, inner) for on, inner in self.started if value is not None and not touches(inner, value)]
+
+    def _check(self, instruction: Instruction, stream: str) -> None:
+        for on, other in self.started:
+            if on != stream and (value := conflict(instruction, other)) is not None:
+                raise Hazard(
+                    f"{instruction} touches {value}, which is in flight on stream {on!r} ({other}):"
+                    f" put a Wait({value}) before it"
+                )
+
+
+def touches(instruction: Instruction, value: Value) -> bool:
+    """Whether an instruction reads or writes a value."""
+    return any(overlap(value, other) for other in (*instruction.reads, *instruction.writes))
+
+
+def conflict(new: Instruction, old: Instruction) -> Value | None:
+    """A value that both touch and at least one of them writes."""
+    for written in old.writes:
+        for value in (*new.reads, *new.writes):
+            if overlap(value, written):
+                return value
+    for read in old.reads:
+        for value in new.writes:
+            if overlap(value, read):
+                return value
+    return None

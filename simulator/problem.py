@@ -1,0 +1,186 @@
+"""A training problem: blocks, loss and data. What virtual and real workers both learn on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .model import Model
+from .rules import SGD, Rule
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+
+DTYPES = ("float32", "float64")
+HELD_BACK = 2**31 - 1
+"""The seed whose first batch evaluates problems that bring no evaluation; runs do not use it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Something to learn, split into blocks.
+
+    - ``blocks``: a list of ``torch.nn.Module``, run one after another, or a function without arguments that makes
+      one (torch's random numbers are then seeded with the seed of the run, which so draws the initial weights).
+      Modules given are templates: every use copies them. One tensor passes from block to block.
+    - ``loss(output, targets)``: the mean loss over the samples, a tensor with one element.
+    - ``data(seed, step)``: the inputs and targets of the *global* batch of a step, samples along the first
+      dimension. Worker w of W takes slice w. It gives the same batch whenever and wherever it is called (torch's
+      random numbers are seeded from both numbers before each call).
+    - ``evaluation(blocks)``: a dict of numbers on data held back, given trained blocks in eval mode; optional.
+    - ``rule``: how parameters are updated unless the strategy says otherwise.
+    - ``dtype``: "float32" or "float64", for parameters and floating-point data.
+    - ``times``: a Model with measured times, made by calibration; optional.
+
+    Raises ValueError for a bad argument; what blocks, loss and data give is seen by ``check()`` and in use.
+    Two problems are equal only if they are the same object.
+
+    Example, in a notebook cell::
+
+        problem = sim.Problem(
+            blocks=[torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)],
+            loss=torch.nn.functional.mse_loss,
+            data=my_batch,
+        )
+    """
+
+    blocks: Sequence[torch.nn.Module] | Callable[[], Sequence[torch.nn.Module]]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    data: Callable[[int, int], tuple[torch.Tensor, torch.Tensor]]
+    evaluation: Callable[[Sequence[torch.nn.Module]], dict[str, float]] | None = None
+    rule: Rule = field(default_factory=lambda: SGD(0.1))
+    dtype: str = "float32"
+    name: str = "own problem"
+    times: Model | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"a problem computes in one of {', '.join(DTYPES)}; got dtype={self.dtype!r}")
+        if not isinstance(self.rule, Rule):
+            raise ValueError(f"rule is one of simulator.rules, such as rules.SGD(0.1); got {self.rule!r}")
+        if self.times is not None and not isinstance(self.times, Model):
+            raise ValueError(f"times is a Model, as calibration makes it; got {self.times!r}")
+        for name in ("loss", "data") + (("evaluation",) if self.evaluation is not None else ()):
+            if not callable(getattr(self, name)):
+                raise ValueError(f"{name} is a function; got {getattr(self, name)!r}")
+        if not _is_recipe(self.blocks):
+            from .problems.blocks import checked
+
+            checked(self.blocks)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """``dtype`` as torch names it."""
+        import torch
+
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def build(self, seed: int) -> list[torch.nn.Module]:
+        """Fresh blocks with their initial weights, in the problem's dtype. The caller's random state is untouched."""
+        from .problems.blocks import checked
+        from .problems.draws import seeded
+
+        with seeded(seed):
+            made = self.blocks() if _is_recipe(self.blocks) else self.blocks  # type: ignore[operator]
+        # copied even when just made: a recipe may return the same modules each time
+        return [block.to(self.torch_dtype) for block in deepcopy(checked(made))]
+
+    def batch_of(self, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of the global batch of a step; floating-point numbers come in the problem's dtype.
+
+        Raises ValueError when they are not two tensors of ``batch`` samples each.
+        """
+        inputs, targets = self._draw(seed, step)
+        if len(inputs) != self.batch:
+            raise ValueError(
+                f"every global batch has as many samples as data(0, 0), {self.batch}; data({seed}, {step}) gave"
+                f" {len(inputs)}; drop the last, smaller batch or fill it up"
+            )
+        return inputs, targets
+
+    @cached_property
+    def batch(self) -> int:
+        """Samples in a global batch."""
+        return len(self._draw(0, 0)[0])
+
+    def parameters(self, seed: int) -> dict[str, numpy.ndarray[Any, Any]]:
+        """The initial parameters: block number and the module's own name, as in ``"0.weight"``, to arrays."""
+        from .problems.blocks import named_parameters
+
+        return {name: tensor.detach().numpy().copy() for name, tensor in named_parameters(self.build(seed))}
+
+    def evaluate(self, parameters: Mapping[str, Any]) -> dict[str, float]:
+        """What ``evaluation`` says of these parameters (names as in ``parameters(seed)``, to arrays).
+
+        Without an evaluation it is ``{"loss": …}`` on a batch that no run sees. Raises ValueError when names or
+        shapes are not those of the blocks.
+        """
+        import torch
+
+        from .problems.blocks import fill
+        from .problems.draws import seeded
+
+        blocks = self.build(0)
+        fill(blocks, parameters)
+        for block in blocks:
+            block.eval()
+        with torch.no_grad(), seeded(HELD_BACK):
+            if self.evaluation is not None:
+                return self.evaluation(blocks)
+            output, targets = self.batch_of(HELD_BACK, 0)
+            for block in blocks:
+                output = block(output)
+            return {"loss": float(self.loss(output, targets))}
+
+    def shapes(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shape per sample and dtype of what enters each block; the last entry is the output of all."""
+        return list(self._shapes)
+
+    def model(self) -> Model:
+        """The problem as the virtual clock times it: ``times`` if measured, else parameters, sizes and FLOPs."""
+        return self.times or self._model
+
+    def check(self) -> None:
+        """Try two samples. Raises ValueError that says what is wrong with blocks, loss or data."""
+        from .problems.inspection import check
+
+        check(self)
+
+    @cached_property
+    def _shapes(self) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
+        from .problems.inspection import shapes
+
+        return shapes(self)
+
+    @cached_property
+    def _model(self) -> Model:
+        from .problems.inspection import model
+
+        return model(self)
+
+    def _draw(self, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        from .problems.blocks import kinds
+        from .problems.draws import mix, seeded
+
+        with seeded(mix(seed, step)):
+            drawn = self.data(seed, step)
+        if not (isinstance(drawn, (tuple, list)) and [isinstance(x, torch.Tensor) for x in drawn] == [True, True]):
+            raise ValueError(f"data(seed, step) returns two tensors, inputs and targets; got {kinds(drawn)}")
+        inputs, targets = ((x.to(self.torch_dtype) if x.is_floating_point() else x).contiguous() for x in drawn)
+        if inputs.dim() == 0 or targets.dim() == 0 or len(inputs) != len(targets) or len(inputs) == 0:
+            raise ValueError(
+                "data(seed, step) returns one target for each sample, samples along the first dimension, at least"
+                f" one; got inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}"
+            )
+        return inputs, targets
+
+
+def _is_recipe(blocks: object) -> bool:
+    """Whether blocks are a function that makes them: modules can be called too, but are not recipes."""
+    return callable(blocks) and not hasattr(blocks, "named_parameters")

@@ -1,0 +1,117 @@
+"""What a rank knows about itself: the ``me`` of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from .model import Model
+from .values import Act, ActGrad, Chunk, Grads, Named, Params, Value, bounds
+
+if TYPE_CHECKING:
+    from .rules import Rule
+    from .stack import Stack
+
+
+class Rank:
+    """One rank of a run. A program asks it; the machines move its ``step`` on.
+
+    - ``rank``, ``ranks``: who am I, of how many.
+    - ``blocks``: the blocks of the model that this rank computes.
+    - ``microbatches``: into how many parts a rank's share of the batch is cut.
+    - ``share``: (worker, workers), the slice of every global batch that is this rank's; None for servers.
+    - ``step``: the step it is in; ``versions``: of the parameters it last received, by value.
+    - ``memory``: a dict for what the program must remember from step to step, apart from named values.
+    - ``rule``: how updates are applied (None when the run only times and the strategy names no rule).
+    """
+
+    def __init__(self, stack: Stack, rank: int, ranks: int, model: Model, steps: int, rule: Rule | None = None):
+        self.rank, self.ranks, self.model, self.total, self.rule = rank, ranks, model, steps, rule
+        self.grid = stack.grid(ranks)
+        self.step = 0
+        self.versions: dict[Value, int] = {}
+        self.memory: dict[str, Any] = {}
+        self.sizes: dict[Value, float] = {}
+        self.microbatches = stack.order.pieces
+        self.share = stack.share(self)
+        self.blocks = stack.order.blocks(self)
+
+    def at(self, axis: str) -> int:
+        """My position along an axis of the rank grid. The first axis varies slowest, as in row-major order."""
+        return self.position(self.rank, axis)
+
+    def size(self, axis: str) -> int:
+        """The number of ranks along an axis."""
+        return self.grid[axis] if axis != "world" else self.ranks
+
+    def first(self, axis: str) -> bool:
+        """Whether I am the first along an axis."""
+        return self.at(axis) == 0
+
+    def last(self, axis: str) -> bool:
+        """Whether I am the last along an axis."""
+        return self.at(axis) == self.size(axis) - 1
+
+    def peer(self, axis: str, position: int) -> int:
+        """The rank that stands at ``position`` of an axis, and elsewhere where I do."""
+        if not 0 <= position < self.size(axis):
+            raise ValueError(f"axis {axis!r} has positions 0 to {self.size(axis) - 1}; got {position}")
+        if axis == "world":
+            return position
+        return self.rank + (position - self.at(axis)) * self._stride(axis)
+
+    def position(self, rank: int, axis: str) -> int:
+        """Where another rank stands along an axis."""
+        return rank if axis == "world" else rank // self._stride(axis) % self.grid[axis]
+
+    def group(self, axis: str) -> tuple[int, ...]:
+        """All ranks along an axis that differ from me in nothing else."""
+        return tuple(self.peer(axis, position) for position in range(self.size(axis)))
+
+    def _stride(self, axis: str) -> int:
+        if axis not in self.grid:
+            raise ValueError(f"the rank grid has the axes {', '.join([*self.grid, 'world'])}; got {axis!r}")
+        names = list(self.grid)
+        return prod(self.grid[name] for name in names[names.index(axis) + 1 :])
+
+    @property
+    def version(self) -> int:
+        """How many updates are in the parameters that I compute with (in their first part, where several send)."""
+        return next(iter(self.versions.values()), 0)
+
+    def steps(self, count: int | None = None) -> Iterator[int]:
+        """The steps of the run, one after another; ``count`` where this rank makes another number of them."""
+        for self.step in range(self.total if count is None else count):
+            yield self.step
+
+    # ------------------------------------------------------------ sizes
+
+    def samples(self, microbatch: int) -> float:
+        """How many samples of the global batch are in one of my microbatches."""
+        index, count = self.share or (0, 1)
+        batch, parts = self.model.batch, self.microbatches
+        if batch < count * parts:
+            return batch / (count * parts)
+        start, end = bounds(batch, index, count)
+        first, last = bounds(end - start, microbatch, parts)
+        return last - first
+
+    def elements(self, value: Value) -> int:
+        """How many numbers parameters or gradients have, or a chunk of them."""
+        if isinstance(value, Chunk):
+            start, end = bounds(self.elements(value.value), value.index, value.of)
+            return end - start
+        if isinstance(value, (Params, Grads)):
+            return sum(self.model.blocks[block].parameters for block in value.blocks)
+        raise ValueError(f"only parameters and gradients have a number of elements here; got {value}")
+
+    def bytes(self, value: Value) -> float:
+        """The size of a value in bytes; that of a named buffer is what was last stored in it."""
+        if isinstance(value, Chunk) and isinstance(value.value, Named):
+            return self.bytes(value.value) / value.of
+        if isinstance(value, (Params, Grads, Chunk)):
+            return self.elements(value) * self.model.parameter_bytes
+        if isinstance(value, (Act, ActGrad)) and value.block < len(self.model.blocks):
+            return self.samples(value.microbatch) * self.model.blocks[value.block].input_bytes
+        return self.sizes.get(value, 0.0)

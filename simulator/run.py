@@ -1,0 +1,158 @@
+"""A Run: what was observed on either clock. It stores observations; every number is derived in ``metrics``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import metrics, runfile, trace
+from .metrics import LossRow
+from .spans import Sample, Span, Spans
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["LossRow", "Run", "Sample", "Span", "Spans"]
+
+CLOCKS = ("virtual", "wall")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Run:
+    """What was observed while a strategy ran.
+
+    - ``clock``: "virtual" or "wall"; ``clock_error``: how far the ranks' clocks may disagree [s].
+    - ``strategy``, ``workload``, ``cluster``: what ran, on what, where, as text. ``seed``: what chance began with.
+    - ``ranks``: number of processes; ``workers``: those that hold a share of the data (servers do not).
+    - ``steps``: updates per worker; ``batch``: samples in a global batch.
+    - ``asynchronous``: whether workers go on without each other.
+    - ``spans``: what ran when; ``samples``: the numbers noted.
+    - ``outcomes``: per rank, what each receive-from-any and each Until gave, in order; enough to replay the run.
+    - ``parameters``: name to array at the end; empty where only time was simulated.
+    - ``versions``, ``notes``: of software, and what else to know (say, that the machine was busy), as texts.
+
+    Runs are equal when their observations are: everything except ``versions`` and ``notes``.
+
+    Raises ValueError for an unknown clock or workers outside the ranks.
+    """
+
+    clock: str
+    strategy: str
+    workload: str
+    cluster: str
+    ranks: int
+    workers: tuple[int, ...]
+    steps: int
+    seed: int
+    batch: int
+    asynchronous: bool = False
+    spans: Spans = field(default_factory=Spans)
+    samples: list[Sample] = field(default_factory=list)
+    outcomes: tuple[list[int], ...] = ()
+    parameters: dict[str, np.ndarray] = field(default_factory=dict)
+    clock_error: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.clock not in CLOCKS:
+            raise ValueError(f"a clock is one of {', '.join(map(repr, CLOCKS))}; got clock={self.clock!r}")
+        if not all(0 <= worker < self.ranks for worker in self.workers):
+            raise ValueError(f"workers are ranks from 0 to {self.ranks - 1}; got workers={self.workers}")
+
+    # ------------------------------------------------------------ numbers
+
+    @property
+    def makespan(self) -> float:
+        """Seconds from the first start to the last end."""
+        return metrics.makespan(self)
+
+    @property
+    def step_times(self) -> list[float]:
+        """Seconds per step, from when the workers ended the one before."""
+        return metrics.step_times(self)
+
+    @property
+    def throughput(self) -> float:
+        """Samples per second."""
+        return metrics.throughput(self)
+
+    @property
+    def losses(self) -> list[float] | list[LossRow]:
+        """The loss of every step; for asynchronous runs ``LossRow(time, worker, update, loss)`` in order of time."""
+        return metrics.losses(self)
+
+    @property
+    def staleness(self) -> list[int]:
+        """Updates that each applied gradient came late, one per gradient and server, in order of time."""
+        return metrics.staleness(self)
+
+    @property
+    def bytes_sent(self) -> list[float]:
+        """Bytes that each rank itself sent."""
+        return metrics.bytes_sent(self)
+
+    @property
+    def busy(self) -> list[float]:
+        """Seconds that each rank computed."""
+        return metrics.busy(self)
+
+    @property
+    def bubble(self) -> float:
+        """Idle fraction of the workers' wall time."""
+        return metrics.bubble(self)
+
+    @property
+    def exposed_communication(self) -> list[float]:
+        """Seconds per worker in which it did not compute, until its own end."""
+        return metrics.exposed_communication(self)
+
+    @property
+    def in_flight(self) -> list[int]:
+        """Most microbatches that each rank held between forward and backward."""
+        return metrics.in_flight(self)
+
+    @property
+    def instructions(self) -> dict[tuple[int, str], list[str]]:
+        """Which instructions each (rank, stream) ran, in order."""
+        return metrics.instructions(self)
+
+    def summary(self) -> dict[str, float]:
+        """The main numbers of the run by name, in SI units."""
+        return metrics.summary(self)
+
+    # ------------------------------------------------------------ files
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the run to exactly this path; what stood there stays until the new file is whole."""
+        runfile.write(runfile.fields_of(self), path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Run:
+        """Read what ``save`` wrote. Nothing in the file is executed; RunFileError if it is not a run."""
+        return runfile.read(path, cls)
+
+    def to_chrome_trace(self, path: str | os.PathLike[str]) -> None:
+        """Write a trace that https://ui.perfetto.dev and chrome://tracing open."""
+        trace.write(self, path)
+
+    def digest(self) -> str:
+        """SHA-256 of all observations, as 64 hexadecimal digits: the same for the same run in every process."""
+        return runfile.digest(runfile.fields_of(self))
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest() == other.digest() if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+    def __repr__(self) -> str:
+        loss = metrics.final_loss(self)
+        learned = "" if loss is None else f", loss {loss:.4g}"
+        size = f"{_count(self.ranks, 'rank')}, {_count(self.steps, 'step')} in {metrics.readable(self.makespan)}"
+        return f"<Run of {self.strategy} on the {self.clock} clock: {size}{learned}>"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,243 @@
+"""Order + layers = strategy.
+
+An *order* is a program: it says who computes what, when. A *layer* is a table from instruction types to
+generators that replace such an instruction. ``stack(Pipeline(…), DataParallel())`` is a strategy of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar
+
+from .model import Model
+from .program import Instruction, Start, Until
+from .rank import Rank
+from .rules import Rule
+from .values import Params, Value
+
+Program = Generator[Instruction, Any, Any]
+Rules = Mapping[type[Instruction], Callable[[Any], Program]]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What orders and layers have in common.
+
+    ``axis`` names the axis of the rank grid that it adds, if any; ``extent`` is the number of ranks along it, None
+    for "as many as there are". ``rule`` is how updates are applied; None leaves it to the problem.
+    """
+
+    axis: ClassVar[str | None] = None
+    rule: Rule | None = field(default=None, kw_only=True)
+
+    @property
+    def extent(self) -> int | None:
+        """The number of ranks along my axis, or None."""
+        return None
+
+    def check(self, ranks: int, blocks: int) -> None:
+        """Raise a ValueError when this cannot run on ``ranks`` ranks along its axis with a model of ``blocks``."""
+
+    def __str__(self) -> str:
+        """The name, and the knobs that differ from their defaults."""
+        knobs = [f"{knob.name}={getattr(self, knob.name)!r}" for knob in fields(self) if _turned(self, knob)]
+        return f"{type(self).__name__}({', '.join(knobs)})"
+
+
+@dataclass(frozen=True)
+class Order(Strategy):
+    """Who computes what, when. Abstract: give it a ``program``.
+
+    ``static`` says that the program uses no results of its instructions, so that it can be listed and checked
+    before any machine runs. ``asynchronous`` says that workers do not agree on the parameters of a step.
+    """
+
+    @property
+    def static(self) -> bool:
+        """Whether the program is the same whatever its instructions give."""
+        return True
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether workers go on without each other."""
+        return False
+
+    @property
+    def pieces(self) -> int:
+        """Into how many microbatches a rank's share of the batch is cut."""
+        return 1
+
+    def program(self, me: Rank) -> Program:
+        """The instructions of one rank."""
+        raise NotImplementedError(f"{type(self).__name__} is an Order: give it a method program(self, me)")
+
+    def share(self, me: Rank) -> tuple[int, int] | None:
+        """(worker, workers): which slice of the global batch is mine; None: no data."""
+        return 0, 1
+
+    def blocks(self, me: Rank) -> tuple[int, ...]:
+        """The blocks that this rank computes."""
+        return tuple(range(len(me.model.blocks)))
+
+    def holds(self, me: Rank) -> Value | None:
+        """The parameters for which this rank is the authority when the run ends."""
+        return Params(me.blocks)
+
+
+@dataclass(frozen=True)
+class Layer(Strategy):
+    """Replaces instructions of what it stands on. Abstract: give it ``rules``.
+
+    ``looks_after`` names the kinds of value that it must not miss: an instruction that makes such a value and has no
+    rule here is refused, so that a new instruction never slips silently past a layer that ought to know it.
+    """
+
+    looks_after: ClassVar[tuple[type[Value], ...]] = ()
+
+    def rules(self, me: Rank) -> Rules:
+        """A table from instruction types to generators that replace such an instruction."""
+        raise NotImplementedError(f"{type(self).__name__} is a Layer: give it a method rules(self, me)")
+
+    def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
+        """The slice of the global batch, given the slice that what stands below me takes."""
+        return share
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An order with layers over it; each layer rewrites what stands before it."""
+
+    order: Order
+    layers: tuple[Layer, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Order | Layer, ...]:
+        """The order and its layers."""
+        return self.order, *self.layers
+
+    @cached_property
+    def rule(self) -> Rule | None:
+        """The one rule that was named, if any."""
+        named = {part.rule for part in self.parts if part.rule is not None}
+        if len(named) > 1:
+            raise ValueError(f"a strategy has one rule; got {' and '.join(map(str, named))} in {self}")
+        return named.pop() if named else None
+
+    def share(self, me: Rank) -> tuple[int, int] | None:
+        """(worker, workers) of a rank: its slice of every global batch."""
+        share = self.order.share(me)
+        for layer in self.layers:
+            share = layer.share(me, share)
+        return share
+
+    def grid(self, ranks: int) -> dict[str, int]:
+        """The rank grid: axis names and their sizes, slowest first.
+
+        An axis without a size takes the smallest prime factor of the ranks that are left; the last takes them all.
+        """
+        axes = {part.axis: part.extent for part in self.parts if part.axis}
+        left = ranks
+        for extent in axes.values():
+            if extent is not None:
+                left = _divide(left, extent, ranks, self)
+        open_axes = [axis for axis, extent in axes.items() if extent is None]
+        grid = {axis: extent or 1 for axis, extent in axes.items()}
+        for axis in open_axes:
+            grid[axis] = left if axis == open_axes[-1] else _smallest_factor(left)
+            left //= grid[axis]
+        if left != 1:
+            raise ValueError(f"{self} runs on {ranks // left} rank(s); got ranks={ranks}")
+        return grid
+
+    def check(self, ranks: int, model: Model) -> None:
+        """Raise a ValueError that says why, when this cannot run on so many ranks with such a model."""
+        grid = self.grid(ranks)
+        for part in self.parts:
+            part.check(grid[part.axis] if part.axis else 1, len(model.blocks))
+
+    def program(self, me: Rank) -> Program:
+        """The instructions of one rank, all layers applied."""
+        program = self.order.program(me)
+        for layer in self.layers:
+            program = through(layer.rules(me), program, layer)
+        return program
+
+    def __str__(self) -> str:
+        parts = self.parts[1:] if self.layers and str(self.order) == "Single()" else self.parts
+        return " + ".join(map(str, parts))
+
+
+def stack(order: Order | Layer | Stack, *layers: Layer) -> Stack:
+    """Put layers over an order: ``stack(Pipeline("1f1b", microbatches=4), DataParallel())``.
+
+    The last layer stands nearest the instructions. A bare layer stands over ``Single``.
+    """
+    if isinstance(order, Stack):
+        return Stack(order.order, order.layers + layers)
+    if isinstance(order, Layer):
+        from .strategies.single import Single
+
+        return Stack(Single(), (order, *layers))
+    if not isinstance(order, Order):
+        raise ValueError(f"a strategy is an Order, a Layer or a stack of them; got {order!r}")
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise ValueError(f"an order is followed by layers; got {layer!r}")
+    return Stack(order, layers)
+
+
+def through(rules: Rules, program: Program, layer: Layer) -> Program:
+    """A program with each instruction replaced by what its rule yields, in sub-programs too."""
+    result = None
+    while True:
+        try:
+            instruction = program.send(result)
+        except StopIteration as end:
+            return end.value
+        rule = rules.get(type(instruction))
+        if rule is not None:
+            result = yield from rule(instruction)
+            continue
+        if type(instruction) in (Start, Until):
+            instruction = _inside(rules, instruction, layer)
+        elif instruction.makes:
+            _refuse_unknown(instruction, layer)
+        result = yield instruction
+
+
+def _inside(rules: Rules, instruction: Any, layer: Layer) -> Instruction:
+    what = tuple(through(rules, iter_program(instruction.what), layer))
+    if isinstance(instruction, Start):
+        return Start(what, on=instruction.on)
+    return Until(instruction.recv, what)
+
+
+def iter_program(what: tuple[Instruction, ...]) -> Program:
+    """A tuple of instructions as a program."""
+    yield from what
+
+
+def _refuse_unknown(instruction: Instruction, layer: Layer) -> None:
+    if any(kind in layer.looks_after for kind in instruction.makes):
+        kind = type(instruction).__name__
+        raise ValueError(
+            f"{type(layer).__name__} has no rule for {kind}, which makes values that it looks after;"
+            f" give {type(layer).__name__}.rules a {kind}, even if only to pass it on"
+        )
+
+
+def _turned(strategy: Strategy, knob: Field[Any]) -> bool:
+    return bool(getattr(strategy, knob.name) != knob.default)
+
+
+def _divide(left: int, extent: int, ranks: int, what: Stack) -> int:
+    if left % extent:
+        raise ValueError(f"{what} needs a multiple of {extent} ranks along one axis; got ranks={ranks}")
+    return left // extent
+
+
+def _smallest_factor(number: int) -> int:
+    return next((n for n in range(2, number + 1) if number % n == 0), 1)
+

@@ -1,0 +1,109 @@
+"""What the virtual machine keeps of a rank while it runs: threads, and tasks on streams."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .hazards import InFlight
+from .noise import Factor
+from .program import Instruction, Message, Recv
+from .rank import Rank
+from .stack import Program
+
+if TYPE_CHECKING:
+    from .learning import Tensors
+
+BLOCKED = object()
+"""What a handler gives when the thread must wait."""
+
+
+@dataclass(slots=True)
+class Decoded:
+    """All that does not change from one execution of an instruction to the next."""
+
+    handler: Callable[[Thread, Any, Decoded], object] | None
+    seconds: float
+    label: int
+    size: float
+    text: str
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """Something started on a stream; ``end`` is when it was done, ``waiters`` are threads that need it."""
+
+    what: tuple[Instruction, ...]
+    issued: float
+    end: float | None = None
+    waiters: list[Thread] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Guard:
+    """An Until at work: its message, how much of its work is done, and when the current piece began."""
+
+    recv: Recv
+    outer: Program
+    source: int
+    live: bool
+    abandoned: bool = False
+    done: int = 0
+    running: tuple[Decoded, float] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """A message under way or waiting to be taken."""
+
+    source: int
+    value: Any
+    version: int
+    size: float
+    data: Any
+    label: int
+    step: int
+    time: float = 0.0
+
+
+class Thread:
+    """A line of execution of a rank: its own program, or a stream. ``clock`` may be ahead of the simulation."""
+
+    __slots__ = ("clock", "current", "guard", "index", "program", "queue", "result", "state", "stream", "task", "waits")
+
+    def __init__(self, state: State, stream: str, index: int):
+        self.state, self.stream, self.index = state, stream, index
+        self.clock = 0.0
+        self.program: Program | None = None
+        self.queue: deque[Task] = deque()
+        self.task: Task | None = None
+        self.guard: Guard | None = None
+        self.current: Instruction | None = None
+        self.waits = 0
+        self.result: object = None
+
+
+class State:
+    """A rank: what it knows, its threads, what it has started, its letterbox."""
+
+    __slots__ = (
+        "factor", "flight", "history", "inbox", "known", "main", "me", "outcomes", "replay", "streams", "tasks",
+        "tensors", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, me: Rank, known: dict[Instruction, Decoded], factor: Factor | None, tensors: Tensors | None):
+        self.me, self.known, self.factor, self.tensors = me, known, factor, tensors
+        self.streams: dict[str, Thread] = {}
+        self.main: Thread
+        self.tasks: list[Task] = []
+        self.inbox: list[Parcel] = []
+        self.waiting: list[tuple[Thread, Recv, int, bool]] = []
+        self.outcomes: list[int] = []
+        self.replay: deque[int] | None = None
+        self.flight: InFlight | None = None
+        self.history: list[str] | None = None
+
+
+__all__ = ["BLOCKED", "Decoded", "Guard", "Message", "Parcel", "State", "Task", "Thread"]

@@ -1,0 +1,141 @@
+"""Names of values: what an instruction reads and writes.
+
+A program never holds a tensor. It *names* values, so that one text can be timed without tensors, run with
+tensors under the virtual clock, or run for real.  ``Act(3, 1)`` is "what enters block 3 for microbatch 1".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class Value:
+    """The name of something that a rank holds. Abstract: use one of the classes below."""
+
+    __slots__ = ()
+
+
+def as_blocks(blocks: int | tuple[int, ...]) -> tuple[int, ...]:
+    """A block or several blocks, always as a tuple."""
+    return (blocks,) if isinstance(blocks, int) else tuple(blocks)
+
+
+@dataclass(frozen=True)
+class Params(Value):
+    """The parameters of one block or of several, in the order given."""
+
+    blocks: tuple[int, ...]
+
+    def __init__(self, blocks: int | tuple[int, ...]):
+        object.__setattr__(self, "blocks", as_blocks(blocks))
+
+    def __str__(self) -> str:
+        return f"Params{_listed(self.blocks)}"
+
+
+@dataclass(frozen=True)
+class Grads(Value):
+    """The gradients of one block or of several, summed over the microbatches seen so far."""
+
+    blocks: tuple[int, ...]
+
+    def __init__(self, blocks: int | tuple[int, ...]):
+        object.__setattr__(self, "blocks", as_blocks(blocks))
+
+    def __str__(self) -> str:
+        return f"Grads{_listed(self.blocks)}"
+
+
+@dataclass(frozen=True)
+class Act(Value):
+    """What enters ``block`` for one microbatch; ``Act(number of blocks)`` is what the loss reads."""
+
+    block: int
+    microbatch: int = 0
+
+    def __str__(self) -> str:
+        return f"Act({self.block}, mb {self.microbatch})"
+
+
+@dataclass(frozen=True)
+class ActGrad(Value):
+    """The gradient of the loss with respect to ``Act(block, microbatch)``."""
+
+    block: int
+    microbatch: int = 0
+
+    def __str__(self) -> str:
+        return f"ActGrad({self.block}, mb {self.microbatch})"
+
+
+@dataclass(frozen=True)
+class Target(Value):
+    """What the loss compares the output with, for one microbatch."""
+
+    microbatch: int = 0
+
+    def __str__(self) -> str:
+        return f"Target(mb {self.microbatch})"
+
+
+@dataclass(frozen=True)
+class Named(Value):
+    """A buffer of the program's own, as large as what is stored in it. ``key`` tells several of one name apart."""
+
+    name: str
+    key: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.key}]"
+
+
+@dataclass(frozen=True)
+class Chunk(Value):
+    """Part ``index`` of ``of`` almost equal parts of a value's elements, laid end to end.
+
+    Part i of n holds the elements from ``i*size//n`` up to ``(i+1)*size//n``.
+    """
+
+    value: Value
+    index: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.value}[{self.index}/{self.of}]"
+
+
+@dataclass(frozen=True)
+class Nothing(Value):
+    """No bytes at all: a message that only tells. Every Recv accepts it."""
+
+    def __str__(self) -> str:
+        return "Nothing"
+
+
+def bounds(size: int, index: int, of: int) -> tuple[int, int]:
+    """First element and one past the last of part ``index`` of ``of``. ``bounds(10, 1, 4) == (2, 5)``."""
+    return index * size // of, (index + 1) * size // of
+
+
+def overlap(a: Value, b: Value) -> bool:
+    """Whether two names may share memory (chunks of different division count as sharing)."""
+    if isinstance(a, Chunk) and isinstance(b, Chunk) and a.of == b.of and a.value == b.value:
+        return a.index == b.index
+    a, b = whole(a), whole(b)
+    if isinstance(a, (Params, Grads)) and type(a) is type(b):
+        return not set(a.blocks).isdisjoint(b.blocks)  # type: ignore[attr-defined]
+    return a == b
+
+
+def whole(value: Value) -> Value:
+    """The value that a chunk is part of; other values as they are."""
+    while isinstance(value, Chunk):
+        value = value.value
+    return value
+
+
+def _listed(blocks: tuple[int, ...]) -> str:
+    """Blocks as people write them: ``(3)``, ``(0..5)``, ``(0, 2)``."""
+    if len(blocks) > 2 and abs(blocks[-1] - blocks[0]) == len(blocks) - 1:
+        return f"({blocks[0]}..{blocks[-1]})"
+    return "(" + ", ".join(map(str, blocks)) + ")"

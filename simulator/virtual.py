@@ -1,0 +1,371 @@
+"""The virtual clock: interprets programs on SimPy.
+
+Each rank has a thread for its program and one for every stream. A thread has a clock of its own that runs ahead
+through computation; only communication makes events, so that a simulation costs what its messages cost. Threads that
+can go on stand in one queue, first come first served: the same inputs give the same Run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+from .cluster import Cluster
+from .costs import seconds
+from .errors import ProgramError
+from .gathering import Gathering
+from .hazards import Hazard, InFlight, touches
+from .listing import Listing
+from .mail import Mail
+from .network import Network
+from .noise import Noise
+from .program import Collective, Instruction, Record, Recv, Send, Start, Until, Wait
+from .rank import Rank
+from .spans import COMPUTE, Sample, Spans
+from .stack import Stack, iter_program
+from .threads import BLOCKED, Decoded, Guard, State, Task, Thread
+
+if TYPE_CHECKING:
+    from .learning import Tensors
+
+
+class Machine:
+    """A simulation of one strategy on one cluster. ``run()`` once; then read ``spans``, ``samples``, ``states``."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        ranks: Sequence[Rank],
+        cluster: Cluster,
+        seed: int = 0,
+        noise: Noise | None = None,
+        tensors: Sequence[Tensors] | None = None,
+        replay: Sequence[Sequence[int]] | None = None,
+        check: bool = False,
+    ):
+        self.env = simpy.Environment()
+        self.stack, self.cluster, self.check = stack, cluster, check
+        self.spans = Spans()
+        self.samples: list[Sample] = []
+        self.ready: deque[Thread] = deque()
+        self.network = Network(self.env, cluster.bandwidth)
+        self.mail, self.gathering = Mail(self), Gathering(self)
+        self.decoders: dict[type[Instruction], Callable[..., object]] = {
+            Start: self._start, Wait: self._wait, Record: self._record, Until: self._until,
+            Send: self.mail.send, Recv: self.mail.recv,
+        }  # fmt: skip
+        shared: dict[object, dict[Instruction, Decoded]] = {}
+        self.states = [
+            State(
+                me,
+                shared.setdefault(_alike(me), {}),
+                noise.factor(me.rank, seed) if noise else None,
+                tensors[me.rank] if tensors else None,
+            )
+            for me in ranks
+        ]
+        for state in self.states:
+            if replay is not None:
+                state.replay = deque(replay[state.me.rank])
+            if check:
+                state.history = []
+                state.flight = None if stack.order.static else InFlight()
+
+    def run(self) -> None:
+        """Run all programs to their ends. Raises ProgramError when they cannot get there."""
+        for state in self.states:
+            state.main = Thread(state, COMPUTE, self.spans.stream(COMPUTE))
+            state.main.program = self.stack.program(state.me)
+            self.ready.append(state.main)
+        collecting = gc.isenabled()
+        gc.disable()  # nothing here forms cycles worth collecting, and with many ranks collecting takes 2/3 of the time
+        try:
+            self._drain()
+            self.env.run()
+        except Hazard as hazard:
+            raise self.error(str(hazard)) from None
+        finally:
+            if collecting:
+                gc.enable()
+        self._finish()
+
+    # ------------------------------------------------------------ time
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        """Do something when the simulation reaches a time; at once if it is there."""
+        if time <= self.env.now:
+            action()
+            return
+
+        def wake(event: object) -> None:
+            action()
+            self._drain()
+
+        self.env.timeout(time - self.env.now).callbacks.append(wake)
+
+    def resume(self, thread: Thread, result: object = None) -> None:
+        """Let a thread go on, after those that could before it."""
+        thread.result = result
+        self.ready.append(thread)
+
+    def _drain(self) -> None:
+        ready = self.ready
+        while ready:
+            self._advance(ready.popleft())
+
+    def drained(self, action: Callable[[], None]) -> Callable[[], None]:
+        """An action for the network to call: threads that it lets go on do so at once."""
+
+        def act() -> None:
+            action()
+            self._drain()
+
+        return act
+
+    # ------------------------------------------------------------ interpretation
+
+    def _advance(self, thread: Thread) -> None:
+        """Interpret a thread's program until it must wait."""
+        state, stream, extend = thread.state, thread.index, self.spans.data.extend
+        me, known, factor = state.me, state.known, state.factor
+        result, thread.result, thread.current = thread.result, None, None
+        program = thread.program
+        assert program is not None
+        while True:
+            try:
+                instruction = program.send(result)
+            except StopIteration:
+                if not self._ended(thread):
+                    return
+                program = thread.program
+                assert program is not None
+                result, thread.result = thread.result, None
+                continue
+            decoded = known.get(instruction)
+            if decoded is None:
+                decoded = self._decode(state, instruction)
+            if self.check:
+                self._examine(thread, instruction, decoded)
+            if decoded.handler is not None:
+                result = decoded.handler(thread, instruction, decoded)
+                if result is BLOCKED:
+                    thread.current = instruction
+                    return
+                continue
+            length = decoded.seconds if factor is None else decoded.seconds * factor(me.step)
+            if thread.guard is not None and thread.guard.live:
+                self._guarded(thread, instruction, decoded, length)
+                return
+            if state.tensors is not None:
+                self._maths(thread, instruction, thread.clock + length)
+            start = thread.clock
+            thread.clock = end = start + length
+            extend((me.rank, stream, decoded.label, me.step, start, end, 0.0))
+            result = None
+
+    def _decode(self, state: State, instruction: Instruction) -> Decoded:
+        """Look up all that stays the same whenever this instruction is run by this rank, or by one like it."""
+        handler = self.decoders.get(type(instruction))
+        cost = size = 0.0
+        if isinstance(instruction, Collective):
+            handler, size = self.gathering.join, state.me.bytes(instruction.value)
+        elif handler is None:
+            cost = seconds(instruction, state.me, self.cluster.device)
+        text = str(instruction)
+        decoded = state.known[instruction] = Decoded(handler, cost, self.spans.label(text), size, text)
+        return decoded
+
+    def _maths(self, thread: Thread, instruction: Instruction, end: float) -> None:
+        state = thread.state
+        assert state.tensors is not None
+        loss = state.tensors.compute(instruction)
+        if loss is not None:
+            self.note(state.me, end, "loss", loss, state.me.version)
+
+    def note(self, me: Rank, time: float, name: str, value: float, version: int = 0) -> None:
+        """Keep a number that a rank noted."""
+        self.samples.append(Sample(me.rank, me.step, time, name, value, version))
+
+    def _ended(self, thread: Thread) -> bool:
+        """A program is over: an Until waits for its message, a stream takes its next task. True: go on."""
+        if thread.guard is not None:
+            return self._body_ended(thread)
+        task = thread.task
+        if task is not None:
+            self.finish(thread, task)
+            return self._next(thread)
+        return False
+
+    # ------------------------------------------------------------ streams
+
+    def _start(self, thread: Thread, start: Start, decoded: Decoded) -> None:
+        state = thread.state
+        stream = state.streams.get(start.on)
+        if stream is None:
+            stream = state.streams[start.on] = Thread(state, start.on, self.spans.stream(start.on))
+        task = Task(start.what, thread.clock)
+        state.tasks.append(task)
+        stream.queue.append(task)
+        if stream.task is None and self._next(stream):
+            self.ready.append(stream)
+
+    def _next(self, stream: Thread) -> bool:
+        """Give a stream its next task, if there is one."""
+        stream.task = stream.program = None
+        if not stream.queue:
+            return False
+        stream.task = task = stream.queue.popleft()
+        stream.clock = max(stream.clock, task.issued)
+        stream.program = iter_program(task.what)
+        stream.result = None
+        return True
+
+    def finish(self, stream: Thread, task: Task) -> None:
+        """A task is done: whoever waited only for it goes on."""
+        task.end = stream.clock
+        for waiter in task.waiters or ():
+            waiter.waits -= 1
+            waiter.clock = max(waiter.clock, task.end)
+            if not waiter.waits:
+                self.resume(waiter)
+
+    def _wait(self, thread: Thread, wait: Wait, decoded: Decoded) -> object:
+        state, value = thread.state, wait.value
+        if not state.tasks:
+            return None
+        wanted = [t for t in state.tasks if value is None or any(touches(inner, value) for inner in t.what)]
+        state.tasks = [] if value is None else [task for task in state.tasks if task not in wanted]
+        for task in wanted:
+            if task.end is None:
+                task.waiters = task.waiters or []
+                task.waiters.append(thread)
+                thread.waits += 1
+            else:
+                thread.clock = max(thread.clock, task.end)
+        return BLOCKED if thread.waits else None
+
+    # ------------------------------------------------------------ Until, Record
+
+    def _record(self, thread: Thread, record: Record, decoded: Decoded) -> None:
+        self.note(thread.state.me, thread.clock, record.name, record.value)
+
+    def _until(self, thread: Thread, until: Until, decoded: Decoded) -> object:
+        state = thread.state
+        assert thread.program is not None
+        source = state.me.peer(until.recv.over, until.recv.source)
+        guard = Guard(until.recv, thread.program, source, live=state.replay is None)
+        what = until.what
+        if state.replay is not None:
+            done = state.replay.popleft()
+            guard.abandoned = done >= 0
+            what = what[:done] if guard.abandoned else what
+            guard.done = done
+        thread.program = iter_program(what)
+        # The sooner of two things must be seen first, so this thread may not be ahead of the simulation.
+        self.at(thread.clock, lambda: self._guard(thread, guard))
+        return BLOCKED
+
+    def _guard(self, thread: Thread, guard: Guard) -> None:
+        thread.guard = guard
+        parcel = self.mail.take(thread.state, guard.source) if guard.live else None
+        if parcel is not None:
+            self.abandon(thread, parcel)
+        else:
+            self.resume(thread)
+
+    def _guarded(self, thread: Thread, instruction: Instruction, decoded: Decoded, length: float) -> None:
+        """A computation that a message may cut short."""
+        guard, start = thread.guard, thread.clock
+        assert guard is not None
+        guard.running = (decoded, start)
+
+        def complete() -> None:
+            if thread.guard is not guard:
+                return
+            thread.clock = start + length
+            if thread.state.tensors is not None:
+                self._maths(thread, instruction, thread.clock)
+            self.spans.data.extend(self._span(thread, decoded, start))
+            guard.running = None
+            guard.done += 1
+            self.resume(thread)
+
+        self.at(start + length, complete)
+
+    def abandon(self, thread: Thread, parcel: Any) -> None:
+        """The message of an Until is here before its work is done."""
+        guard = thread.guard
+        assert guard is not None and thread.program is not None
+        thread.program.close()
+        thread.clock = max(thread.clock, self.env.now)
+        if guard.running is not None:
+            decoded, start = guard.running
+            self.spans.data.extend(self._span(thread, decoded, start))
+        thread.program, thread.guard = guard.outer, None
+        thread.state.outcomes.append(guard.done)
+        self.resume(thread, self.mail.accept(thread, guard.recv, parcel, thread.clock, abandoned=True))
+
+    def _body_ended(self, thread: Thread) -> bool:
+        guard = thread.guard
+        assert guard is not None
+        thread.program, thread.guard = guard.outer, None
+        thread.state.outcomes.append(guard.done if guard.abandoned else -1)
+        result = self.mail.receive(thread, guard.recv, guard.source, guard.abandoned)
+        thread.result = result
+        return result is not BLOCKED
+
+    def _span(self, thread: Thread, decoded: Decoded, start: float) -> tuple[float, ...]:
+        me = thread.state.me
+        return me.rank, thread.index, decoded.label, me.step, start, thread.clock, 0.0
+
+    # ------------------------------------------------------------ checks
+
+    def _examine(self, thread: Thread, instruction: Instruction, decoded: Decoded) -> None:
+        state = thread.state
+        if thread is not state.main or state.history is None:
+            return
+        if thread.guard is None:
+            state.history.append(decoded.text)
+        if state.flight is not None:
+            thread.current = instruction
+            state.flight.issue(instruction, COMPUTE)
+            thread.current = None
+
+    def _finish(self) -> None:
+        stuck = [state for state in self.states if state.main.program is not None and state.main.current is not None]
+        if stuck:
+            lines = [f"rank {state.me.rank} waits at {state.main.current}" for state in stuck[:8]]
+            raise self.error("deadlock: no rank can go on\n" + "\n".join(lines))
+        for state in self.states:
+            if state.inbox:
+                parcel = state.inbox[0]
+                raise self.error(
+                    f"every Send needs a Recv; rank {state.me.rank} never takes {parcel.value} from rank {parcel.source}"
+                )
+
+    def error(self, text: str) -> ProgramError:
+        """A ProgramError with the grid, each rank that cannot go on marked where it is."""
+        if not self.check:
+            return ProgramError(text)
+        marks = tuple(
+            (state.me.rank, len(state.history or ()) - 1) for state in self.states if state.main.current is not None
+        )
+        columns = tuple((*(state.history or ()), *self._rest(state)) for state in self.states)
+        return ProgramError(f"{text}\n{Listing(columns, marks)}")
+
+    def _rest(self, state: State) -> list[str]:
+        """What a rank would have gone on with; known only of programs that use no results."""
+        program = state.main.program
+        return [str(instruction) for instruction in program] if program and self.stack.order.static else []
+
+
+def _alike(me: Rank) -> object:
+    """Ranks that give the same answer take the same time for the same instruction."""
+    return me.share is None, me.blocks, tuple(me.samples(part) for part in range(me.microbatches))
+
+
+__all__ = ["Machine", "Task"]
