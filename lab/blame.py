@@ -44,7 +44,7 @@ class Symptom:
     def order(self) -> tuple[int, ...]:
         """The least is blamed. Of several hanging ranks, one that does not wait, then the one least far."""
         if self.gravity == Gravity.STUCK:
-            return (self.gravity, self.status.waiting, self.status.step, self.status.notes)
+            return (self.gravity, self.status.waiting, self.status.step, self.status.notes, self.status.beats)
         return (self.gravity,)
 
 

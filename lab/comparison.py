@@ -15,8 +15,8 @@ from simulator.run import Run
 from simulator.simulate import simulate
 from simulator.stack import stack
 
-from .calibrate import Calibration, calibrate
-from .execute import execute
+from .calibration import Calibration, calibrate
+from .running import execute
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Pair:
     ranks: int
     virtual: Run
     wall: Run
-    load: float
+    busy: float
 
 
 def compare(
@@ -37,7 +37,7 @@ def compare(
 
     One row per strategy: predicted and measured time per step [ms] and their error [%], throughput [samples/s], bytes
     sent by all ranks, the last loss and the mean staleness on each clock. Errors are honest only when the machine is
-    idle; ``load`` says how many processes wanted a core when it was measured.
+    idle; ``busy cores`` says how many cores other processes were using when it was calibrated.
 
     Example::
 
@@ -63,7 +63,7 @@ def _pair(
         known[computing] = calibrate(problem, ranks, computing)
     machine = known[computing]
     virtual = simulate(strategy, machine.problem, machine.cluster, ranks, steps, seed)
-    return Pair(str(stack(strategy)), ranks, virtual, wall, machine.load)
+    return Pair(str(stack(strategy)), ranks, virtual, wall, machine.busy)
 
 
 def table(compared: Sequence[Pair]) -> pd.DataFrame:
@@ -87,5 +87,5 @@ def _row(pair: Pair) -> dict[str, object]:
         "measured loss": final_loss(wall),
         "predicted staleness": mean(virtual.staleness) if virtual.staleness else None,
         "measured staleness": mean(wall.staleness) if wall.staleness else None,
-        "load": pair.load,
+        "busy cores": pair.busy,
     }

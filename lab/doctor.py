@@ -61,7 +61,7 @@ def checks() -> list[Check]:
 
 def examine() -> Iterator[Check]:
     """The checks one by one, what is quick and basic first."""
-    yield idle()  # first: the other checks are load themselves
+    yield guarded(idle, needed=False)  # first: the other checks are load themselves
     yield memory()
     yield python()
     yield from dependencies()
@@ -84,18 +84,15 @@ def guarded(check: Callable[[], Check], needed: bool = True) -> Check:
 # ---------------------------------------------------------------- the machine
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def idle() -> Check:
     """How many cores, and whether something else is using them; measured times mean little on a busy machine."""
-    load = os.getloadavg()[0]
+    from .machine import busy_cores, cores, is_idle
+
+    busy = busy_cores()
     return Check(
         "machine",
-        load <= 0.25 * cores(),
-        f"{cores()} cores, load {load:.1f} over the last minute",
+        is_idle(busy),
+        f"{cores()} cores, {busy:.1f} of them busy",
         "the machine is not idle: real runs work, but their times will be longer than predicted",
         needed=False,
     )

@@ -33,7 +33,8 @@ def environment() -> dict[str, str]:
     """The parent's environment, with one thread per rank and the loopback interface unless another is asked for."""
     single = {f"{library}_NUM_THREADS" if "_" not in library else f"{library}_THREADS": "1" for library in _THREADS}
     network = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
-    path = os.pathsep.join(filter(None, [_HOME, os.environ.get("PYTHONPATH")]))
+    home = "" if "site-packages" in Path(_HOME).parts else _HOME  # installed packages are found anyway
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return {**network, **os.environ, **single, "PYTHONPATH": path, INSIDE: "1"}
 
 

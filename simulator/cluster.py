@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 from typing import Any, cast
 
@@ -85,7 +86,7 @@ class Cluster:
             nodes = [source, target]
             if source != target:
                 nodes = cast("list[int]", nx.shortest_path(self.graph, source, target, weight="latency"))
-            known = self.routes[source, target] = tuple(zip(nodes, nodes[1:])) if source != target else ()
+            known = self.routes[source, target] = tuple(pairwise(nodes)) if source != target else ()
         return known
 
     def latency(self, source: int, target: int) -> float:

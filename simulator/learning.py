@@ -160,7 +160,9 @@ class Tensors:
     def _backward(self, backward: Backward) -> None:
         block, microbatch = backward.block, backward.microbatch
         slope = self.store.pop(ActGrad(block + 1, microbatch))
-        torch.autograd.backward(self.outputs.pop((block, microbatch)), slope)
+        output = self.outputs.pop((block, microbatch))
+        if output.requires_grad:  # not so when the first blocks have no parameters
+            torch.autograd.backward(output, slope)
         entered = self.store.pop(Act(block, microbatch))
         if entered.grad is not None:
             self.store[ActGrad(block, microbatch)] = entered.grad
@@ -205,7 +207,7 @@ class Tensors:
             return []
         region = self.region(value)
         assert region is not None, f"a rank holds parameters, or a chunk of them; got {value}"
-        return [(self.first + region.storage_offset(), region.detach().cpu().numpy().copy())]
+        return [(self.first + int(region.storage_offset()), region.detach().cpu().numpy().copy())]
 
 
 def assemble(problem: Problem, seed: int, pieces: list[Piece]) -> dict[str, np.ndarray]:

@@ -7,14 +7,15 @@ get more without taking from one that has no more than it (Bertsekas and Gallage
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from math import inf
 from typing import Any
 
 import networkx as nx
 import simpy
 
-Path = Mapping[Hashable, int]
+Path = Mapping[Any, int]
 """Links of a flow, and how many times the flow uses each."""
 
 
@@ -65,10 +66,10 @@ def fair_rates(graph: nx.DiGraph, flows: Sequence[Sequence[Any]]) -> list[float]
         nodes = list(flow)
         if len(nodes) == 2 and not graph.has_edge(*nodes):
             nodes = nx.shortest_path(graph, *nodes)
-        for link in zip(nodes, nodes[1:]):
+        for link in pairwise(nodes):
             if not graph.has_edge(*link):
                 raise ValueError(f"a flow follows the graph's edges; {link[0]!r} -> {link[1]!r} is none")
-        paths.append(Counter(zip(nodes, nodes[1:])))
+        paths.append(Counter(pairwise(nodes)))
     return max_min(paths, lambda link: float(graph.edges[link]["bandwidth"]))
 
 

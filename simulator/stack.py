@@ -27,9 +27,11 @@ class Strategy:
 
     ``axis`` names the axis of the rank grid that it adds, if any; ``extent`` is the number of ranks along it, None
     for "as many as there are". ``rule`` is how updates are applied; None leaves it to the problem.
+    ``named`` are the knobs that its text shows even at their defaults.
     """
 
     axis: ClassVar[str | None] = None
+    named: ClassVar[tuple[str, ...]] = ()
     rule: Rule | None = field(default=None, kw_only=True)
 
     @property
@@ -41,9 +43,12 @@ class Strategy:
         """Raise a ValueError when this cannot run on ``ranks`` ranks along its axis with a model of ``blocks``."""
 
     def __str__(self) -> str:
-        """The name, and the knobs that differ from their defaults."""
-        knobs = [f"{knob.name}={getattr(self, knob.name)!r}" for knob in fields(self) if _turned(self, knob)]
+        """The name and its knobs, without those that are at their defaults."""
+        knobs = [f"{knob.name}={getattr(self, knob.name)!r}" for knob in fields(self) if self._shown(knob)]
         return f"{type(self).__name__}({', '.join(knobs)})"
+
+    def _shown(self, knob: Field[Any]) -> bool:
+        return knob.name in self.named or bool(getattr(self, knob.name) != knob.default)
 
 
 @dataclass(frozen=True)
@@ -226,10 +231,6 @@ def _refuse_unknown(instruction: Instruction, layer: Layer) -> None:
             f"{type(layer).__name__} has no rule for {kind}, which makes values that it looks after;"
             f" give {type(layer).__name__}.rules a {kind}, even if only to pass it on"
         )
-
-
-def _turned(strategy: Strategy, knob: Field[Any]) -> bool:
-    return bool(getattr(strategy, knob.name) != knob.default)
 
 
 def _divide(left: int, extent: int, ranks: int, what: Stack) -> int:

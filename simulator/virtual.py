@@ -344,7 +344,8 @@ class Machine:
             if state.inbox:
                 parcel = state.inbox[0]
                 raise self.error(
-                    f"every Send needs a Recv; rank {state.me.rank} never takes {parcel.value} from rank {parcel.source}"
+                    f"every Send needs a Recv; rank {state.me.rank} never takes {parcel.value},"
+                    f" which rank {parcel.source} sent"
                 )
 
     def error(self, text: str) -> ProgramError:

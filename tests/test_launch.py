@@ -322,7 +322,7 @@ def test_of_ranks_that_all_wait_the_one_least_far_is_named(no_leaks):
 
 def test_a_rank_that_never_arrives(no_leaks, monkeypatch):
     start = gang_module.command
-    monkeypatch.setattr(watch_module, "STARTUP", 2.0)
+    monkeypatch.setattr(watch_module, "STARTUP", 3.0)
     monkeypatch.setattr(gang_module, "command", lambda n: ["sleep", "60"] if n[2] == 1 else start(n))
     with pytest.raises(RankError, match="never arrived") as caught:
         run_ranks(pids, 2, timeout=2.0)

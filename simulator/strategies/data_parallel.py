@@ -90,5 +90,5 @@ def buckets(
         groups[-1].insert(0, block)
         room -= size(block)
     if len(groups) > 1 and not sum(map(size, groups[-1])):
-        groups[-2] = groups.pop() + groups[-1]
+        groups[-2:] = [groups[-1] + groups[-2]]
     return tuple(map(tuple, groups))

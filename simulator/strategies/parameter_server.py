@@ -34,6 +34,7 @@ class ParameterServer(Order):
     """
 
     axis: ClassVar[str | None] = "ps"
+    named: ClassVar[tuple[str, ...]] = ("mode",)
 
     servers: int = 1
     mode: str = "sync"
@@ -46,7 +47,7 @@ class ParameterServer(Order):
         if self.mode not in MODES:
             raise ValueError(f"the modes of a parameter server are {', '.join(map(repr, MODES))}; got {self.mode!r}")
         if (self.mode == "ssp") != (self.bound is not None):
-            raise ValueError(f"a bound belongs to mode='ssp', and only there; got mode={self.mode!r}, bound={self.bound}")
+            raise ValueError(f"a bound belongs to mode='ssp' alone; got mode={self.mode!r}, bound={self.bound}")
         if self.bound is not None and self.bound < 0:
             raise ValueError(f"the bound is 0 steps or more; got bound={self.bound}")
         if self.backups < 0 or (self.backups and self.mode != "sync"):

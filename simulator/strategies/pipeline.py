@@ -63,6 +63,7 @@ class Pipeline(Order):
     """
 
     axis: ClassVar[str | None] = "pipeline"
+    named: ClassVar[tuple[str, ...]] = ("schedule", "microbatches")
 
     schedule: str = "1f1b"
     microbatches: int = 4

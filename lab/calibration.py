@@ -7,7 +7,6 @@ what programs cost here, the interpreter and ranks sharing cores included.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +28,8 @@ from simulator.stack import Order, Program
 from simulator.strategies.single import gradient
 from simulator.values import Named, Params, Value, bounds
 
-from .execute import execute
+from .machine import busy_cores, is_idle
+from .running import execute
 
 STEPS = 12
 SIZES = (1, 4_096, 65_536, 524_288)
@@ -40,18 +40,18 @@ SIZES = (1, 4_096, 65_536, 524_288)
 class Calibration:
     """A machine as measured: its ``cluster``, and the ``problem`` with the times of its blocks (``problem.times``).
 
-    ``load`` is the number of other processes that wanted a core, on average over the last minute, when it began;
-    above 0.5 predictions are doubtful.
+    ``busy`` is how many cores other processes were using when it began; when that is not near 0, predictions are
+    doubtful.
     """
 
     cluster: Cluster
     problem: Problem
-    load: float
+    busy: float
 
     @property
     def idle(self) -> bool:
         """Whether the machine was idle when it was measured."""
-        return self.load < 0.5
+        return is_idle(self.busy)
 
 
 def calibrate(problem: Problem, ranks: int = 2, computing: int | None = None, seed: int = 0) -> Calibration:
@@ -60,15 +60,10 @@ def calibrate(problem: Problem, ranks: int = 2, computing: int | None = None, se
     ``computing`` is ``ranks`` unless told otherwise; where some ranks only serve it is the number of workers. Takes a
     few seconds. Simulate ``calibration.problem`` on ``calibration.cluster`` to predict a run on this machine.
     """
-    load = busy()
+    busy = busy_cores()
     times = measure_blocks(problem, computing or ranks, seed)
     cluster = measure_network(problem, ranks, seed)
-    return Calibration(cluster, replace(problem, times=times), load)
-
-
-def busy() -> float:
-    """Processes that want a core, on average over the last minute."""
-    return os.getloadavg()[0]
+    return Calibration(cluster, replace(problem, times=times), busy)
 
 
 # ---------------------------------------------------------------- compute
@@ -161,8 +156,11 @@ class Probe(Order):
 
 def _echo(position: int, buffer: Value) -> Program:
     there, back = Send(buffer, to=1 - position), Recv(buffer, source=1 - position)
-    for instruction in (there, back) if position == 0 else (back, there):
-        yield instruction
+    if position == 0:
+        yield there
+    yield back
+    if position == 1:
+        yield there
 
 
 def _zeros(size: int) -> object:
