@@ -177,7 +177,7 @@ def _appending_file() -> IO[bytes]:
     """A file without a name. Both ends always write at its end, so that it can be emptied between runs."""
     import fcntl
 
-    file = tempfile.TemporaryFile(buffering=0)
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (open for as long as the rank lives)
     fcntl.fcntl(file.fileno(), fcntl.F_SETFL, fcntl.fcntl(file.fileno(), fcntl.F_GETFL) | os.O_APPEND)
     return file
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from math import prod
+from typing import Any, cast
 from zlib import crc32
 
 import torch
@@ -58,8 +60,8 @@ class Letters:
     def receive(self, recv: Recv) -> Arrived:
         """Wait for a message and store its value."""
         wanted = None if recv.source == ANY else self.me.peer(recv.over, recv.source)
-        room = self.tensors.empty(recv.value)
-        expected = room.numel() * room.element_size()
+        shape, dtype = self.tensors.layout(recv.value)
+        expected = prod(shape) * dtype.itemsize
         letter = torch.empty(HEADER + expected, dtype=torch.uint8)
         source = dist.recv(letter, wanted)
         key, version, size = letter[:HEADER].view(torch.int64).tolist()
@@ -70,7 +72,7 @@ class Letters:
                     f"a Recv names the value that is sent; rank {self.me.rank} expects {recv.value} ({expected} bytes),"
                     f" rank {source} sent {'it' if key == _key(recv.value) else 'another value'} ({size} bytes)"
                 )
-            payload = letter[HEADER:].view(room.dtype).view(room.shape)
+            payload = letter[HEADER:].view(dtype).view(shape)
             self.tensors.write(recv.stored, payload.to(self.tensors.device))
         return Arrived(source, version, empty)
 
@@ -90,11 +92,15 @@ def issue(collective: Collective, me: Rank, tensors: Tensors, stream: str) -> tu
     return _ISSUE[type(collective)](group, collective, value, members.index(me.rank), len(members))
 
 
-def _all_reduce(group: Any, collective: AllReduce, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+Begun = tuple[Any, Callable[[], None]]
+"""The Work of a collective, and what to do when it is done."""
+
+
+def _all_reduce(group: Any, collective: AllReduce, value: torch.Tensor, at: int, n: int) -> Begun:
     return group.allreduce([value]), lambda: _mean(collective, value, n)
 
 
-def _reduce_scatter(group: Any, collective: ReduceScatter, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+def _reduce_scatter(group: Any, collective: ReduceScatter, value: torch.Tensor, at: int, n: int) -> Begun:
     parts, size = _padded(value, n), bounds(value.numel(), at, n)
     mine = torch.empty_like(parts[at])
     work = group._reduce_scatter_base(mine, parts)
@@ -107,7 +113,7 @@ def _reduce_scatter(group: Any, collective: ReduceScatter, value: torch.Tensor, 
     return work, finish
 
 
-def _all_gather(group: Any, collective: AllGather, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+def _all_gather(group: Any, collective: AllGather, value: torch.Tensor, at: int, n: int) -> Begun:
     parts = _padded(value, n)
     gathered = torch.empty_like(parts)
     work = group._allgather_base(gathered, parts[at].contiguous())
@@ -120,17 +126,17 @@ def _all_gather(group: Any, collective: AllGather, value: torch.Tensor, at: int,
     return work, finish
 
 
-def _broadcast(group: Any, collective: Broadcast, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+def _broadcast(group: Any, collective: Broadcast, value: torch.Tensor, at: int, n: int) -> Begun:
     options = dist.BroadcastOptions()
     options.rootRank = collective.root
     return group.broadcast([value], options), lambda: None
 
 
-def _barrier(group: Any, collective: Barrier, value: torch.Tensor, at: int, n: int) -> tuple[Any, Callable]:
+def _barrier(group: Any, collective: Barrier, value: torch.Tensor, at: int, n: int) -> Begun:
     return group.barrier(), lambda: None
 
 
-_ISSUE: dict[type, Callable[..., tuple[Any, Callable[[], None]]]] = {
+_ISSUE: dict[type, Callable[..., Begun]] = {
     AllReduce: _all_reduce,
     ReduceScatter: _reduce_scatter,
     AllGather: _all_gather,
@@ -165,9 +171,23 @@ def _group(stream: str, members: tuple[int, ...], rank: int, device: str) -> Any
     if known is None:
         name = f"{stream}/{'-'.join(map(str, members))}/{kind}"
         store = dist.PrefixStore(name, _get_default_store())
-        make = dist.ProcessGroupNCCL if kind == "cuda" else dist.ProcessGroupGloo
-        known = _groups[stream, members, kind] = make(store, members.index(rank), len(members))
+        make = _nccl if kind == "cuda" else dist.ProcessGroupGloo
+        known = _groups[stream, members, kind] = make(store, members.index(rank), len(members), timeout=_timeout())
+    known._set_default_timeout(_timeout())
     return known
+
+
+def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+    backend: Any = dist.ProcessGroupNCCL
+    options = backend.Options()
+    options._timeout = timeout
+    return backend(store, rank, size, options)
+
+
+def _timeout() -> timedelta:
+    """That of the default group: who started the ranks has set it for this run."""
+    world: Any = dist.group.WORLD
+    return cast(timedelta, world._get_backend(torch.device("cpu")).options._timeout)
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -114,12 +114,13 @@ class Tensors:
         elif not isinstance(value, Nothing):
             self.store[value] = tensor
 
-    def empty(self, value: Value) -> torch.Tensor:
-        """An uninitialised tensor as large as a value, to receive it into."""
+    def layout(self, value: Value) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and type of a value, for who is to receive it."""
         if isinstance(value, (Act, ActGrad)):
             shape, dtype = self.problem.shapes()[value.block]
-            return torch.empty((int(self.me.samples(value.microbatch)), *shape), dtype=dtype, device=self.device)
-        return torch.empty_like(self.read(value))
+            return (int(self.me.samples(value.microbatch)), *shape), dtype
+        tensor = self.read(value)
+        return tuple(tensor.shape), tensor.dtype
 
     # ------------------------------------------------------------ instructions
 
