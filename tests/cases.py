@@ -221,9 +221,6 @@ SYNCHRONOUS: tuple[Case, ...] = (
 )
 """Strategies that must give what a single process gives."""
 
-BACKUPS = "late workers give up, on each clock after other instructions: a real one ends the one it is at"
-FEWER = "what is given up is not sent"
-
 asynchronous = Case("async", sim.ParameterServer(mode="async"), (2, 3, 4), served(1), alone)
 stale = Case("ssp-1", sim.ParameterServer(mode="ssp", bound=1), (3, 4), served(1), alone)
 backups = Case(
@@ -232,7 +229,7 @@ backups = Case(
     (3, 4),
     served(1),
     alone,
-    outside={"bytes": FEWER},
+    outside={"bytes": "what is given up is not sent"},
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from math import fsum, isclose
@@ -73,7 +72,7 @@ def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
 # ---------------------------------------------------------------- 1: equal to the single process
 
 
-@rows([row for row in SYNCHRONOUS if row.strategy == sim.Single(rule=row.rule)])
+@rows([row for row in SYNCHRONOUS if row.ranks == (1,)])
 def test_the_truth_learns_and_depends_on_its_seed(case: Case):
     run = truth(case.problem, case.rule)
     assert apart(run.parameters, problem(case.problem).parameters(SEED)) > 1e-4
@@ -164,19 +163,16 @@ def test_what_is_listed_is_what_runs(case: Case, ranks: int):
     listed = sim.listing(case.strategy, ranks, problem(case.problem))
     assert len(listed) == ranks and all(listed[rank] for rank in range(ranks))
     if sim.stack(case.strategy).order.static:
-        quiet = ("Start", "Wait", "Record", "Send")
-        mine = [[text for text in listed[rank] if not text.startswith(quiet)] for rank in range(ranks)]
-        run = timed(replace(case), ranks, steps=1)
-        del run
+        elsewhere = ("Start", "Wait", "Record", "Send")  # on other streams, or nowhere
+        mine = [[text for text in listed[rank] if not text.startswith(elsewhere)] for rank in range(ranks)]
         ours = virtual(case, ranks).instructions
         assert [STEPS * column for column in mine] == [ours[rank, "compute"] for rank in range(ranks)]
 
 
 @pytest.mark.parametrize("ranks", [5, 8, 12])
-@rows(ALL)
+@rows([row for row in ALL if row.ranks != (1,) and row.problem == "mlp"])
 def test_programs_are_valid_on_many_ranks(case: Case, ranks: int):
-    if case.strategy != sim.Single(rule=case.rule):
-        sim.validate(case.strategy, ranks)
+    sim.validate(case.strategy, ranks)
 
 
 # ---------------------------------------------------------------- 5: the ideal limit, and lower bounds
@@ -214,7 +210,7 @@ def test_no_span_overlaps_another_on_one_stream(case: Case, ranks: int):
 
 
 def lanes(run: sim.Run) -> dict[tuple[int, str], list[sim.Span]]:
-    """The spans of each stream of each rank, in order of time. Messages to one peer may be under way together."""
+    """The spans of each stream of each rank, in order of time."""
     found: dict[tuple[int, str], list[sim.Span]] = {}
     for span in sorted(run.spans, key=lambda span: (span.start, span.end)):
         found.setdefault((span.rank, span.stream), []).append(span)

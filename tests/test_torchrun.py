@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import simulator as sim
 from lab import torchrun
 from lab.place import INSIDE
 
@@ -44,11 +45,40 @@ Path(sys.argv[1], str(torch.distributed.get_rank())).write_text(json.dumps([resu
 """
 
 
+EXECUTE = """
+import json, sys
+from pathlib import Path
+import torch
+import lab, simulator as sim
+
+problem = sim.problem("digits-mlp", dtype="float64")
+runs = [lab.execute(strategy, problem, steps=3, seed=1) for strategy in (sim.DataParallel(), sim.Pipeline())]
+digests = [run.digest() for run in runs]
+Path(sys.argv[1], str(torch.distributed.get_rank())).write_text(json.dumps([[run.losses for run in runs], digests]))
+"""
+
+
 def test_two_agents_give_every_rank_all_results(tmp_path):
-    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    for rank, (results, errors) in enumerate(told_by_two_agents(SCRIPT, tmp_path)):
+        assert results == [[0, 2, 2, 30.0], [1, 2, 2, 30.0]]
+        assert "ranks is the number of processes it started, here 2; got ranks=3" in errors[0][0]
+        assert errors[1] == ["no good", f"(rank {rank}, step 0, last instruction: none yet)"]
+
+
+def test_execute_under_two_agents_gives_every_rank_the_same_run(tmp_path):
+    problem = sim.problem("digits-mlp", dtype="float64")
+    truth = sim.simulate(sim.Single(), problem, sim.cluster("ideal", ranks=1), steps=3, seed=1)
+    (losses, digests), (_, others) = told_by_two_agents(EXECUTE, tmp_path)
+    assert digests == others
+    assert losses == [pytest.approx(truth.losses, rel=1e-9)] * 2
+
+
+def told_by_two_agents(script: str, folder: Path) -> list[list]:
+    """What each rank of a script wrote, run by two agents of torchrun."""
+    (folder / "script.py").write_text(textwrap.dedent(script))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    agents = [agent(tmp_path, node, port) for node in range(2)]
+    agents = [agent(folder, node, port) for node in range(2)]
     try:
         for process in agents:
             out, _ = process.communicate(timeout=90)
@@ -56,11 +86,7 @@ def test_two_agents_give_every_rank_all_results(tmp_path):
     finally:
         for process in agents:
             process.kill()
-    for rank in range(2):
-        results, errors = json.loads((tmp_path / str(rank)).read_text())
-        assert results == [[0, 2, 2, 30.0], [1, 2, 2, 30.0]]
-        assert "ranks is the number of processes it started, here 2; got ranks=3" in errors[0][0]
-        assert errors[1] == ["no good", f"(rank {rank}, step 0, last instruction: none yet)"]
+    return [json.loads((folder / str(rank)).read_text()) for rank in range(2)]
 
 
 def agent(folder: Path, node: int, port: int) -> subprocess.Popen[str]:
