@@ -80,14 +80,15 @@ def _members(
 
 def _checked(whole: Stack, members: list[Rank]) -> Machine:
     if whole.order.static:
-        _no_hazards([tuple(whole.program(_again(whole, me))) for me in members])
+        _no_hazards([tuple(whole.program(_two_steps(whole, me))) for me in members])
     machine = Machine(whole, members, cluster("ideal", ranks=len(members)), check=True)
     machine.run()
     return machine
 
 
-def _again(whole: Stack, me: Rank) -> Rank:
-    return Rank(whole, me.rank, me.ranks, me.model, me.total, me.rule)
+def _two_steps(whole: Stack, me: Rank) -> Rank:
+    """The same rank at the beginning of two steps: what one leaves in flight, the next may touch."""
+    return Rank(whole, me.rank, me.ranks, me.model, 2, me.rule)
 
 
 def _no_hazards(programs: list[tuple[Instruction, ...]]) -> None:

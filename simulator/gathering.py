@@ -114,7 +114,7 @@ class Gathering:
         position = {member: index for index, member in enumerate(communicator.members)}
         for thread, _, mine, start in meeting.arrivals:
             me = thread.state.me
-            extend((me.rank, thread.index, mine.label, me.step, start, end, sent[position[me.rank]]))
+            extend((me.rank, thread.index, mine.label, thread.step, start, end, sent[position[me.rank]]))
             thread.clock = end
             machine.resume(thread)
 

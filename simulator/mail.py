@@ -43,7 +43,7 @@ class Mail:
             state.me.bytes(send.value),
             tensors.read(send.value).clone() if tensors is not None else None,
             decoded.label,
-            state.me.step,
+            thread.step,
         )
         channel = self._channel(parcel.source, state.me.peer(send.over, send.to))
         thread.clock += self.machine.cluster.overheads.message
@@ -98,7 +98,7 @@ class Mail:
                 return
         guard = state.main.guard
         if guard is not None and guard.live and guard.source == parcel.source:
-            self.machine.abandon(state.main, parcel)
+            self.machine.races.abandon(state.main, parcel)
         else:
             state.inbox.append(parcel)
 
@@ -151,7 +151,7 @@ class Mail:
             )
         thread.clock = max(thread.clock, parcel.time)
         label = machine.spans.label(str(recv))
-        machine.spans.data.extend((me.rank, thread.index, label, me.step, start, thread.clock, 0.0))
+        machine.spans.data.extend((me.rank, thread.index, label, thread.step, start, thread.clock, 0.0))
         if not empty:
             me.sizes[recv.stored] = parcel.size
             if isinstance(whole(recv.stored), Params):

@@ -353,6 +353,9 @@ class Start(Instruction):
     def __init__(self, what: Instruction | Iterable[Instruction], on: str):
         object.__setattr__(self, "what", as_program(what))
         object.__setattr__(self, "on", on)
+        for instruction in self.what:
+            if isinstance(instruction, (Wait, Until)):
+                raise ValueError(f"a sub-program on a stream waits for nothing but its own messages; got {instruction}")
 
     def __str__(self) -> str:
         return f"Start {'; '.join(map(str, self.what))} on {self.on}"

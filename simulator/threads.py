@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .hazards import InFlight
 from .noise import Factor
-from .program import Instruction, Message, Recv
+from .program import Instruction, Recv
 from .rank import Rank
 from .stack import Program
 
@@ -33,10 +33,11 @@ class Decoded:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """Something started on a stream; ``end`` is when it was done, ``waiters`` are threads that need it."""
+    """Something started on a stream in a step; ``end`` is when it was done, ``waiters`` are threads that need it."""
 
     what: tuple[Instruction, ...]
     issued: float
+    step: int
     end: float | None = None
     waiters: list[Thread] | None = None
 
@@ -84,6 +85,11 @@ class Thread:
         self.waits = 0
         self.result: object = None
 
+    @property
+    def step(self) -> int:
+        """The step that its work belongs to: that in which it was started, though its rank may be further."""
+        return self.state.me.step if self.task is None else self.task.step
+
 
 class State:
     """A rank: what it knows, its threads, what it has started, its letterbox."""
@@ -105,5 +111,7 @@ class State:
         self.flight: InFlight | None = None
         self.history: list[str] | None = None
 
-
-__all__ = ["BLOCKED", "Decoded", "Guard", "Message", "Parcel", "State", "Task", "Thread"]
+    @property
+    def threads(self) -> tuple[Thread, ...]:
+        """The rank's own thread and those of its streams."""
+        return self.main, *self.streams.values()

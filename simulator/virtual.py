@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import simpy
 
@@ -18,16 +18,18 @@ from .cluster import Cluster
 from .costs import seconds
 from .errors import ProgramError
 from .gathering import Gathering
-from .hazards import Hazard, InFlight, touches
+from .hazards import Hazard, InFlight
 from .listing import Listing
 from .mail import Mail
 from .network import Network
 from .noise import Noise
 from .program import Collective, Instruction, Record, Recv, Send, Start, Until, Wait
+from .races import Races
 from .rank import Rank
 from .spans import COMPUTE, Sample, Spans
-from .stack import Stack, iter_program
-from .threads import BLOCKED, Decoded, Guard, State, Task, Thread
+from .stack import Stack
+from .streams import Streams
+from .threads import BLOCKED, Decoded, State, Thread
 
 if TYPE_CHECKING:
     from .learning import Tensors
@@ -54,9 +56,10 @@ class Machine:
         self.ready: deque[Thread] = deque()
         self.network = Network(self.env, cluster.bandwidth)
         self.mail, self.gathering = Mail(self), Gathering(self)
+        self.streams, self.races = Streams(self), Races(self)
         self.decoders: dict[type[Instruction], Callable[..., object]] = {
-            Start: self._start, Wait: self._wait, Record: self._record, Until: self._until,
-            Send: self.mail.send, Recv: self.mail.recv,
+            Start: self.streams.start, Wait: self.streams.wait, Until: self.races.until,
+            Send: self.mail.send, Recv: self.mail.recv, Record: self._record,
         }  # fmt: skip
         shared: dict[object, dict[Instruction, Decoded]] = {}
         self.states = [
@@ -158,13 +161,13 @@ class Machine:
                 continue
             length = decoded.seconds if factor is None else decoded.seconds * factor(me.step)
             if thread.guard is not None and thread.guard.live:
-                self._guarded(thread, instruction, decoded, length)
+                self.races.compute(thread, instruction, decoded, length)
                 return
-            if state.tensors is not None:
-                self._maths(thread, instruction, thread.clock + length)
             start = thread.clock
             thread.clock = end = start + length
-            extend((me.rank, stream, decoded.label, me.step, start, end, 0.0))
+            if state.tensors is not None:
+                self.maths(thread, instruction, end)
+            extend((me.rank, stream, decoded.label, thread.step, start, end, 0.0))
             result = None
 
     def _decode(self, state: State, instruction: Instruction) -> Decoded:
@@ -179,148 +182,29 @@ class Machine:
         decoded = state.known[instruction] = Decoded(handler, cost, self.spans.label(text), size, text)
         return decoded
 
-    def _maths(self, thread: Thread, instruction: Instruction, end: float) -> None:
+    def maths(self, thread: Thread, instruction: Instruction, end: float) -> None:
+        """Do with tensors what an instruction says, where there are any."""
         state = thread.state
-        assert state.tensors is not None
-        loss = state.tensors.compute(instruction)
+        loss = state.tensors.compute(instruction) if state.tensors is not None else None
         if loss is not None:
-            self.note(state.me, end, "loss", loss, state.me.version)
+            self._note(thread, end, "loss", loss, state.me.version)
 
-    def note(self, me: Rank, time: float, name: str, value: float, version: int = 0) -> None:
-        """Keep a number that a rank noted."""
-        self.samples.append(Sample(me.rank, me.step, time, name, value, version))
+    def observe(self, thread: Thread, decoded: Decoded, start: float, sent: float = 0.0) -> None:
+        """Keep a span that ends now, by the thread's clock."""
+        rank = thread.state.me.rank
+        self.spans.data.extend((rank, thread.index, decoded.label, thread.step, start, thread.clock, sent))
+
+    def _record(self, thread: Thread, record: Record, decoded: Decoded) -> None:
+        self._note(thread, thread.clock, record.name, record.value)
+
+    def _note(self, thread: Thread, time: float, name: str, value: float, version: int = 0) -> None:
+        self.samples.append(Sample(thread.state.me.rank, thread.step, time, name, value, version))
 
     def _ended(self, thread: Thread) -> bool:
         """A program is over: an Until waits for its message, a stream takes its next task. True: go on."""
         if thread.guard is not None:
-            return self._body_ended(thread)
-        task = thread.task
-        if task is not None:
-            self.finish(thread, task)
-            return self._next(thread)
-        return False
-
-    # ------------------------------------------------------------ streams
-
-    def _start(self, thread: Thread, start: Start, decoded: Decoded) -> None:
-        state = thread.state
-        stream = state.streams.get(start.on)
-        if stream is None:
-            stream = state.streams[start.on] = Thread(state, start.on, self.spans.stream(start.on))
-        task = Task(start.what, thread.clock)
-        state.tasks.append(task)
-        stream.queue.append(task)
-        if stream.task is None and self._next(stream):
-            self.ready.append(stream)
-
-    def _next(self, stream: Thread) -> bool:
-        """Give a stream its next task, if there is one."""
-        stream.task = stream.program = None
-        if not stream.queue:
-            return False
-        stream.task = task = stream.queue.popleft()
-        stream.clock = max(stream.clock, task.issued)
-        stream.program = iter_program(task.what)
-        stream.result = None
-        return True
-
-    def finish(self, stream: Thread, task: Task) -> None:
-        """A task is done: whoever waited only for it goes on."""
-        task.end = stream.clock
-        for waiter in task.waiters or ():
-            waiter.waits -= 1
-            waiter.clock = max(waiter.clock, task.end)
-            if not waiter.waits:
-                self.resume(waiter)
-
-    def _wait(self, thread: Thread, wait: Wait, decoded: Decoded) -> object:
-        state, value = thread.state, wait.value
-        if not state.tasks:
-            return None
-        wanted = [t for t in state.tasks if value is None or any(touches(inner, value) for inner in t.what)]
-        state.tasks = [] if value is None else [task for task in state.tasks if task not in wanted]
-        for task in wanted:
-            if task.end is None:
-                task.waiters = task.waiters or []
-                task.waiters.append(thread)
-                thread.waits += 1
-            else:
-                thread.clock = max(thread.clock, task.end)
-        return BLOCKED if thread.waits else None
-
-    # ------------------------------------------------------------ Until, Record
-
-    def _record(self, thread: Thread, record: Record, decoded: Decoded) -> None:
-        self.note(thread.state.me, thread.clock, record.name, record.value)
-
-    def _until(self, thread: Thread, until: Until, decoded: Decoded) -> object:
-        state = thread.state
-        assert thread.program is not None
-        source = state.me.peer(until.recv.over, until.recv.source)
-        guard = Guard(until.recv, thread.program, source, live=state.replay is None)
-        what = until.what
-        if state.replay is not None:
-            done = state.replay.popleft()
-            guard.abandoned = done >= 0
-            what = what[:done] if guard.abandoned else what
-            guard.done = done
-        thread.program = iter_program(what)
-        # The sooner of two things must be seen first, so this thread may not be ahead of the simulation.
-        self.at(thread.clock, lambda: self._guard(thread, guard))
-        return BLOCKED
-
-    def _guard(self, thread: Thread, guard: Guard) -> None:
-        thread.guard = guard
-        parcel = self.mail.take(thread.state, guard.source) if guard.live else None
-        if parcel is not None:
-            self.abandon(thread, parcel)
-        else:
-            self.resume(thread)
-
-    def _guarded(self, thread: Thread, instruction: Instruction, decoded: Decoded, length: float) -> None:
-        """A computation that a message may cut short."""
-        guard, start = thread.guard, thread.clock
-        assert guard is not None
-        guard.running = (decoded, start)
-
-        def complete() -> None:
-            if thread.guard is not guard:
-                return
-            thread.clock = start + length
-            if thread.state.tensors is not None:
-                self._maths(thread, instruction, thread.clock)
-            self.spans.data.extend(self._span(thread, decoded, start))
-            guard.running = None
-            guard.done += 1
-            self.resume(thread)
-
-        self.at(start + length, complete)
-
-    def abandon(self, thread: Thread, parcel: Any) -> None:
-        """The message of an Until is here before its work is done."""
-        guard = thread.guard
-        assert guard is not None and thread.program is not None
-        thread.program.close()
-        thread.clock = max(thread.clock, self.env.now)
-        if guard.running is not None:
-            decoded, start = guard.running
-            self.spans.data.extend(self._span(thread, decoded, start))
-        thread.program, thread.guard = guard.outer, None
-        thread.state.outcomes.append(guard.done)
-        self.resume(thread, self.mail.accept(thread, guard.recv, parcel, thread.clock, abandoned=True))
-
-    def _body_ended(self, thread: Thread) -> bool:
-        guard = thread.guard
-        assert guard is not None
-        thread.program, thread.guard = guard.outer, None
-        thread.state.outcomes.append(guard.done if guard.abandoned else -1)
-        result = self.mail.receive(thread, guard.recv, guard.source, guard.abandoned)
-        thread.result = result
-        return result is not BLOCKED
-
-    def _span(self, thread: Thread, decoded: Decoded, start: float) -> tuple[float, ...]:
-        me = thread.state.me
-        return me.rank, thread.index, decoded.label, me.step, start, thread.clock, 0.0
+            return self.races.ended(thread)
+        return thread.task is not None and self.streams.ended(thread, thread.task)
 
     # ------------------------------------------------------------ checks
 
@@ -336,9 +220,9 @@ class Machine:
             thread.current = None
 
     def _finish(self) -> None:
-        stuck = [state for state in self.states if state.main.program is not None and state.main.current is not None]
+        stuck = [thread for state in self.states for thread in state.threads if thread.current is not None]
         if stuck:
-            lines = [f"rank {state.me.rank} waits at {state.main.current}" for state in stuck[:8]]
+            lines = [f"rank {thread.state.me.rank} waits at {thread.current}{_where(thread)}" for thread in stuck[:8]]
             raise self.error("deadlock: no rank can go on\n" + "\n".join(lines))
         for state in self.states:
             if state.inbox:
@@ -364,9 +248,10 @@ class Machine:
         return [str(instruction) for instruction in program] if program and self.stack.order.static else []
 
 
+def _where(thread: Thread) -> str:
+    return "" if thread.task is None else f" on stream {thread.stream!r}"
+
+
 def _alike(me: Rank) -> object:
     """Ranks that give the same answer take the same time for the same instruction."""
     return me.share is None, me.blocks, tuple(me.samples(part) for part in range(me.microbatches))
-
-
-__all__ = ["Machine", "Task"]
