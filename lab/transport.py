@@ -103,7 +103,7 @@ def _all_reduce(group: Any, collective: AllReduce, value: torch.Tensor, at: int,
 def _reduce_scatter(group: Any, collective: ReduceScatter, value: torch.Tensor, at: int, n: int) -> Begun:
     parts, size = _padded(value, n), bounds(value.numel(), at, n)
     mine = torch.empty_like(parts[at])
-    work = group._reduce_scatter_base(mine, parts)
+    work = group._reduce_scatter_base(mine, parts.view(-1))
 
     def finish() -> None:
         part = value.reshape(-1)[slice(*size)]
@@ -116,7 +116,7 @@ def _reduce_scatter(group: Any, collective: ReduceScatter, value: torch.Tensor, 
 def _all_gather(group: Any, collective: AllGather, value: torch.Tensor, at: int, n: int) -> Begun:
     parts = _padded(value, n)
     gathered = torch.empty_like(parts)
-    work = group._allgather_base(gathered, parts[at].contiguous())
+    work = group._allgather_base(gathered.view(-1), parts[at])
 
     def finish() -> None:
         for position in range(n):

@@ -7,10 +7,8 @@ observes the same spans and samples; only here time passes by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from threading import Lock
 from typing import Any
 
 import torch
@@ -21,7 +19,7 @@ from simulator.errors import ProgramError
 from simulator.hazards import Hazard, InFlight, touches
 from simulator.learning import Batches, Piece, Tensors
 from simulator.problem import Problem
-from simulator.program import Collective, Instruction, Message, Record, Recv, Send, Start, Until, Wait
+from simulator.program import ANY, Collective, Instruction, Message, Record, Recv, Send, Start, Until, Wait
 from simulator.rank import Rank
 from simulator.rules import Rule
 from simulator.spans import COMPUTE, Sample, Spans
@@ -29,6 +27,7 @@ from simulator.stack import Stack
 from simulator.values import Params, whole
 
 from .clocks import Clock, agree
+from .lanes import Lane, Pending, Underway
 from .place import Place
 from .transport import Letters, issue
 
@@ -42,74 +41,6 @@ class Observed:
     outcomes: list[int]
     pieces: list[Piece]
     clock_error: float
-
-
-@dataclass
-class Pending:
-    """Something started and not yet waited for."""
-
-    what: tuple[Instruction, ...]
-    finish: Callable[[], object]
-
-
-@dataclass
-class Stream:
-    """Programs put on one stream run in a thread of its own, one after another.
-
-    A lone collective needs no thread: its backend already runs a group's collectives in order.
-    """
-
-    name: str
-    thread: ThreadPoolExecutor | None = None
-    last: Future[None] | None = None
-    collectives: list[Underway] = field(default_factory=list)
-
-    def run(self, action: Callable[[], None]) -> Future[None]:
-        """Do something after everything that was put here before."""
-        self.thread = self.thread or ThreadPoolExecutor(1, thread_name_prefix=self.name)
-        before, self.collectives = self.collectives, []
-        self.last = self.thread.submit(_after, before, action)
-        return self.last
-
-    @property
-    def idle(self) -> bool:
-        """Whether its thread has nothing to do."""
-        return self.last is None or self.last.done()
-
-
-class Underway:
-    """A collective that has begun. Whoever needs its result calls ``wait``, from any thread."""
-
-    def __init__(self, work: Any, after: Callable[[], None], clock: Clock, report: Callable[[float], None]):
-        self.work, self.after, self.clock, self.report = work, after, clock, report
-        self.lock, self.done = Lock(), False
-        self.ended: list[float] = []
-        if work is not None and (future := _future(work)) is not None:
-            future.add_done_callback(lambda _: self.ended.append(clock.now()))
-
-    def wait(self) -> None:
-        """Wait for its end, and report when that was: before anybody asked, perhaps."""
-        with self.lock:
-            if not self.done:
-                if self.work is not None:
-                    self.work.wait()
-                self.after()
-                self.report(self.ended[0] if self.ended else self.clock.now())
-                self.done = True
-
-
-def _future(work: Any) -> Any:
-    """The Future of a Work; a barrier's has none."""
-    try:
-        return work.get_future()
-    except RuntimeError:
-        return None
-
-
-def _after(before: list[Underway], action: Callable[[], None]) -> None:
-    for other in before:
-        other.wait()
-    action()
 
 
 def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:
@@ -140,15 +71,16 @@ class Wall:
 
     def __init__(self, place: Place, stack: Stack, me: Rank, tensors: Tensors):
         self.place, self.stack, self.me, self.tensors = place, stack, me, tensors
+        self.note = place.board.note
         self.spans, self.samples = Spans(), list[Sample]()
         self.outcomes: list[int] = []
         self.letters = Letters(me, tensors)
-        self.streams: dict[str, Stream] = {}
+        self.lanes: dict[str, Lane] = {}
         self.pending: list[Pending] = []
         self.flight = None if stack.order.static else InFlight()
         self.texts: dict[Instruction, str] = {}
         self.clock = Clock()
-        self.special: dict[type[Instruction], Callable[[Any, str], object]] = {
+        self.special: dict[type[Instruction], Callable[[Any, str, int, str], object]] = {
             Start: self._start, Wait: self._wait, Record: self._record, Until: self._until,
             Send: self._send, Recv: self._recv,
         }  # fmt: skip
@@ -156,7 +88,7 @@ class Wall:
     def run(self) -> None:
         """From the common zero of all ranks to the end of the program."""
         place, me, program = self.place, self.me, self.stack.program(self.me)
-        place.board.note(0, "agreeing on the time", waiting=True)
+        self.note(0, "agreeing on the time", True)
         self.clock = agree(place.rank, place.ranks)
         step, result = -1, None
         while True:
@@ -169,46 +101,42 @@ class Wall:
                 place.board.progress(step / me.total)
             if self.flight is not None:
                 self._examine(instruction)
-            result = self.do(instruction, COMPUTE)
-        place.board.note(me.step, "finishing", waiting=True)
-        self._wait(Wait(), COMPUTE)
+            result = self.do(instruction, COMPUTE, step)
+        self.note(me.step, "finishing", True)
+        self._finish(self.pending)
         self.letters.finish()
         self._synchronise()
         dist.barrier()
 
     def close(self) -> None:
         """End the threads of the streams."""
-        for stream in self.streams.values():
-            if stream.thread is not None:
-                stream.thread.shutdown(wait=False, cancel_futures=True)
+        for lane in self.lanes.values():
+            lane.close()
 
-    def do(self, instruction: Instruction, stream: str) -> object:
-        """Run one instruction on a stream; gives what the program gets for it."""
+    def do(self, instruction: Instruction, stream: str, step: int) -> object:
+        """Run one instruction on a stream, as part of a step; gives what the program gets for it."""
         text = self.texts.get(instruction)
         if text is None:
             text = self.texts[instruction] = str(instruction)
         special = self.special.get(type(instruction))
         if special is not None:
-            return special(instruction, stream)
+            return special(instruction, stream, step, text)
         if isinstance(instruction, Collective):
-            self._collective(instruction, stream)
+            self._issue(instruction, stream, step, text).wait()
             return None
-        self.place.board.note(self.me.step, text)
+        self.note(step, text)
         start = self.clock.now()
         loss = self.tensors.compute(instruction)
         self._synchronise()
         end = self.clock.now()
-        self.spans.add(self.me.rank, stream, text, self.me.step, start, end)
+        self.spans.add(self.me.rank, stream, text, step, start, end)
         if loss is not None:
-            self._note(end, "loss", loss, self.me.version)
+            self.samples.append(Sample(self.me.rank, step, end, "loss", loss, self.me.version))
         return None
 
     def _synchronise(self) -> None:
         if self.place.device != "cpu":
             torch.cuda.synchronize()
-
-    def _note(self, time: float, name: str, value: float, version: int = 0) -> None:
-        self.samples.append(Sample(self.me.rank, self.me.step, time, name, value, version))
 
     def _examine(self, instruction: Instruction) -> None:
         assert self.flight is not None
@@ -219,14 +147,10 @@ class Wall:
 
     # ------------------------------------------------------------ communication
 
-    def _collective(self, collective: Collective, stream: str) -> None:
-        """A collective in line: nothing else happens on this stream until it is done."""
-        self._issue(collective, stream).wait()
-
-    def _issue(self, collective: Collective, stream: str) -> Underway:
+    def _issue(self, collective: Collective, stream: str, step: int, text: str) -> Underway:
         """Begin a collective."""
-        me, text, step = self.me, self.texts.setdefault(collective, str(collective)), self.me.step
-        self.place.board.note(step, text, waiting=True)
+        me = self.me
+        self.note(step, text, True)
         members = me.group(collective.over)
         size = me.bytes(collective.value)
         sent = sent_bytes(collective, len(members), size, members.index(me.rank)) if len(members) > 1 else 0.0
@@ -238,67 +162,68 @@ class Wall:
 
         return Underway(work, after, self.clock, done)
 
-    def _send(self, send: Send, stream: str) -> None:
-        text, start = self.texts[send], self.clock.now()
-        self.place.board.note(self.me.step, text, waiting=True)
+    def _send(self, send: Send, stream: str, step: int, text: str) -> None:
+        start = self.clock.now()
+        self.note(step, text, True)
         sent = self.letters.send(send)
         target = self.me.peer(send.over, send.to)
-        self.spans.add(self.me.rank, f"to {target}", text, self.me.step, start, self.clock.now(), sent)
+        self.spans.add(self.me.rank, f"to {target}", text, step, start, self.clock.now(), sent)
 
-    def _recv(self, recv: Recv, stream: str, abandoned: bool = False) -> Message:
-        text, start = self.texts.setdefault(recv, str(recv)), self.clock.now()
-        self.place.board.note(self.me.step, text, waiting=True)
+    def _recv(self, recv: Recv, stream: str, step: int, text: str) -> Message:
+        start = self.clock.now()
+        self.note(step, text, True)
         arrived = self.letters.receive(recv)
-        self.spans.add(self.me.rank, stream, text, self.me.step, start, self.clock.now())
-        if recv.source < 0:
+        self.spans.add(self.me.rank, stream, text, step, start, self.clock.now())
+        if recv.source == ANY:
             self.outcomes.append(arrived.source)
         if not arrived.empty and isinstance(whole(recv.stored), Params):
             self.me.versions[recv.stored] = arrived.version
-        position = self.me.position(arrived.source, recv.over)
-        return Message(position, arrived.version, arrived.empty, abandoned)
+        return Message(self.me.position(arrived.source, recv.over), arrived.version, arrived.empty)
 
     # ------------------------------------------------------------ control
 
-    def _start(self, start: Start, on: str) -> None:
-        stream = self.streams.setdefault(start.on, Stream(start.on))
+    def _start(self, start: Start, stream: str, step: int, text: str) -> None:
+        lane = self.lanes.setdefault(start.on, Lane(start.on))
         alone = start.what[0] if len(start.what) == 1 else None
-        if isinstance(alone, Collective) and stream.idle:
-            begun = self._issue(alone, start.on)
-            stream.collectives = [*(other for other in stream.collectives if not other.done), begun]
+        if isinstance(alone, Collective) and lane.idle:
+            begun = self._issue(alone, start.on, step, self.texts.setdefault(alone, str(alone)))
+            lane.follow(begun)
             self.pending.append(Pending(start.what, begun.wait))
-            return
-        done = stream.run(lambda: self._sub_program(start))
-        self.pending.append(Pending(start.what, done.result))
+        else:
+            done = lane.run(lambda: self._sub_program(start, step))
+            self.pending.append(Pending(start.what, done.result))
 
-    def _sub_program(self, start: Start) -> None:
+    def _sub_program(self, start: Start, step: int) -> None:
         for instruction in start.what:
-            self.do(instruction, start.on)
+            self.do(instruction, start.on, step)
 
-    def _wait(self, wait: Wait, stream: str) -> None:
+    def _wait(self, wait: Wait, stream: str, step: int, text: str) -> None:
         value = wait.value
         wanted = [p for p in self.pending if value is None or any(touches(inner, value) for inner in p.what)]
-        self.pending = [p for p in self.pending if p not in wanted] if value is not None else []
+        self.note(step, text, True)
+        self._finish(wanted)
+
+    def _finish(self, wanted: list[Pending]) -> None:
+        self.pending = [pending for pending in self.pending if pending not in wanted]
         for pending in wanted:
             pending.finish()
 
-    def _record(self, record: Record, stream: str) -> None:
-        self._note(self.clock.now(), record.name, record.value)
+    def _record(self, record: Record, stream: str, step: int, text: str) -> None:
+        self.samples.append(Sample(self.me.rank, step, self.clock.now(), record.name, record.value))
 
-    def _until(self, until: Until, stream: str) -> Message:
+    def _until(self, until: Until, stream: str, step: int, text: str) -> Message:
         """Work until the message is here; whether it is, is looked up between instructions."""
-        lane = self.streams.setdefault("until", Stream("until"))
-        messages = list[Message]()
-        step = self.me.step
-        arrival = lane.run(lambda: messages.append(self._recv(until.recv, COMPUTE)))
+        waiting = self.texts.setdefault(until.recv, str(until.recv))
+        lane, messages = self.lanes.setdefault("until", Lane("until")), list[Message]()
+        arrival = lane.run(lambda: messages.append(self._recv(until.recv, COMPUTE, step, waiting)))
         done = 0
         for instruction in until.what:
             if arrival.done():
                 break
-            self.do(instruction, stream)
+            self.do(instruction, stream, step)
             done += 1
         abandoned = done < len(until.what)
-        self.place.board.note(step, self.texts[until.recv], waiting=True)
+        self.note(step, waiting, True)
         arrival.result()
         self.outcomes.append(done if abandoned else -1)
-        got = messages[0]
-        return Message(got.source, got.version, got.empty, abandoned)
+        return Message(messages[0].source, messages[0].version, messages[0].empty, abandoned)
