@@ -39,7 +39,8 @@ def run_here(function: Callable[..., Any], ranks: int, *arguments: Any, timeout:
 
     Raises:
         ValueError: ``ranks`` is not the number of processes that torchrun started, or the function raised one.
-        RankError: the function raised anything else; torchrun then ends the other ranks.
+        RankError: the others could not be reached, or the function raised anything else; torchrun then ends the
+            other ranks.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks != world:
@@ -61,17 +62,35 @@ def _place(timeout: float) -> Place:
     torch.set_num_threads(1)
     if not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-        distributed.init_process_group(backend, init_method="env://", timeout=timedelta(seconds=timeout))
+        _join(backend, timeout)
         atexit.register(_leave)
     hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     device = f"cuda:{local}" if gpus else "cpu"
     return Place(distributed.get_rank(), distributed.get_world_size(), device, Board.private(), hosts)
 
 
+def _join(backend: str, timeout: float) -> None:
+    """Enter the process group, or say who could not be reached."""
+    from torch import distributed
+
+    try:
+        distributed.init_process_group(backend, init_method="env://", timeout=timedelta(seconds=timeout))
+    except distributed.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RankError(
+            int(os.environ.get("RANK", "0")), 0, "joining the others",
+            f"could not join the others at {where} within {timeout:g} s: is rank 0 running, are all ranks started, and"
+            f" do MASTER_ADDR and MASTER_PORT name it? ({str(error).splitlines()[0]})",
+        ) from None  # fmt: skip
+
+
 def _leave() -> None:
     """At the very end: an interpreter that goes while gloo's threads live aborts now and then."""
     from torch import distributed
 
+    from .transport import forget_groups
+
+    forget_groups()
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

@@ -177,6 +177,11 @@ def _group(stream: str, members: tuple[int, ...], rank: int, device: str) -> Any
     return known
 
 
+def forget_groups() -> None:
+    """Let go of all process groups, before the interpreter ends."""
+    _groups.clear()
+
+
 def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     backend: Any = dist.ProcessGroupNCCL
     options = backend.Options()

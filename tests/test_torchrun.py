@@ -110,3 +110,16 @@ def test_inside_is_told_by_the_environment(monkeypatch):
     assert torchrun.inside()
     monkeypatch.setenv(INSIDE, "1")  # a rank of ours, even when torchrun started its parent
     assert not torchrun.inside()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_dead_port_is_named_within_the_timeout(rank):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = "import lab, simulator as sim; lab.execute(sim.DataParallel(), sim.problem('digits-mlp'), timeout=3)"
+    joining = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": HOME, **joining},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert f"RankError: rank {rank} could not join the others at 127.0.0.1:{port} within 3 s" in done.stderr
