@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import networkx as nx
+if TYPE_CHECKING:
+    import networkx as nx
 
 Link = tuple[Any, Any]
 
@@ -72,6 +73,8 @@ class Cluster:
             raise ValueError(f"bandwidth is positive, in bytes per second; got bandwidth={bandwidth}")
         if not latency >= 0:
             raise ValueError(f"latency is zero or more, in seconds; got latency={latency}")
+        import networkx as nx  # takes half of the time in which everything else here is imported
+
         graph = nx.DiGraph()
         for rank in range(ranks):
             graph.add_edge(rank, "switch", bandwidth=bandwidth, latency=latency / 2)
@@ -83,10 +86,10 @@ class Cluster:
         """The links from one rank to another: the path of least latency."""
         known = self.routes.get((source, target))
         if known is None:
-            nodes = [source, target]
-            if source != target:
-                nodes = cast("list[int]", nx.shortest_path(self.graph, source, target, weight="latency"))
-            known = self.routes[source, target] = tuple(pairwise(nodes)) if source != target else ()
+            import networkx as nx
+
+            nodes = cast("list[int]", nx.shortest_path(self.graph, source, target, weight="latency"))
+            known = self.routes[source, target] = tuple(pairwise(nodes))
         return known
 
     def latency(self, source: int, target: int) -> float:

@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import simpy
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Path = Mapping[Any, int]
 """Links of a flow, and how many times the flow uses each."""
@@ -61,6 +63,8 @@ def fair_rates(graph: nx.DiGraph, flows: Sequence[Sequence[Any]]) -> list[float]
     >>> fair_rates(graph, [["a", "b", "c"], ["a", "b"], ["b", "c"]])
     [2.0, 8.0, 2.0]
     """
+    import networkx as nx
+
     paths = []
     for flow in flows:
         nodes = list(flow)

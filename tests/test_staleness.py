@@ -67,8 +67,17 @@ def test_every_server_counts_its_own_updates(servers: int):
     )
     for server in range(servers):
         late = while_all_work(run, server)
-        assert len(late) > 100 and abs(sum(late) - 3 * len(late)) <= 4 * 4
+        assert len(late) > 100 and abs(sum(late) - 3 * len(late)) <= 2 * 4**2
     assert len(run.staleness) == servers * 4 * 50
+
+
+def test_staleness_counts_the_updates_between_a_worker_s_own():
+    run = train(sim.ParameterServer(mode="async"), 5, 100, noise.exponential())
+    before, expected = dict.fromkeys(run.workers, 0), []
+    for update, worker in enumerate(run.outcomes[0]):
+        expected.append(update - before[worker])
+        before[worker] = update + 1
+    assert run.staleness == expected and sorted(run.outcomes[0]) == sorted(100 * list(run.workers))
 
 
 def test_staleness_of_equal_workers_is_constant():
@@ -198,30 +207,34 @@ def test_a_rule_that_minds_staleness_is_stable_where_another_is_not(rule: sim.ru
 # ---------------------------------------------------------------- G1: who learns faster
 
 SYNC, LATE = 0.5, 0.03
-"""Learning rates. A stale gradient bears a far smaller one, and one that is not averaged as well."""
+"""Learning rates, fixed. A stale gradient, which is not averaged over workers either, bears a far smaller one."""
+
+COPIES = 64
+"""As many bowls are learned at once, each with noise of its own: their mean loss hardly depends on luck."""
 
 
 @lru_cache(maxsize=None)
 def seconds_to_learn(law: noise.Noise, mode: str, bound: int | None = None) -> float:
-    """Until the loss is below 0.05: the mean over seeds of the true loss, in windows of two seconds."""
+    """Until the true loss of a bowl, the mean over copies and seeds in windows of two seconds, is below 0.05."""
     samples = []
-    for seed in range(8):
-        bowl = sim.problem("quadratic", spectrum=(1.0, 0.1), blocks=1, noise=1.0, start=2.0, batch=8, dtype="float64")
+    for seed in range(4):
+        bowls = sim.problem("quadratic", spectrum=(1.0, 0.1) * COPIES, blocks=1, noise=1.0, start=2.0, batch=8)
         rule = sim.rules.SGD(SYNC if mode == "sync" else LATE)
         strategy = sim.ParameterServer(mode=mode, bound=bound, rule=rule)
         cluster = sim.cluster("ideal", ranks=9)
-        run = sim.simulate(strategy, replace(bowl, times=MODEL.with_batch(8)), cluster, steps=48, seed=seed, noise=law)
-        samples += [(s.time, s.value) for s in run.samples if s.name == "loss"]
+        bowls = replace(bowls, times=MODEL.with_batch(8))
+        run = sim.simulate(strategy, bowls, cluster, steps=48, seed=seed, noise=law)
+        samples += [(s.time, s.value / COPIES) for s in run.samples if s.name == "loss"]
     times, losses = np.array(samples).T
     windows = (times / 2).astype(int)
     means = np.bincount(windows, losses) / np.maximum(1, np.bincount(windows))
-    return 2.0 * float(np.flatnonzero(means < 0.05)[0])
+    return 2.0 * float(np.flatnonzero((means < 0.05) & (np.bincount(windows) > 0))[0])
 
 
 @pytest.mark.slow
 def test_asynchrony_pays_where_workers_vary_and_only_there():
     vary, agree = noise.exponential(), noise.gamma(100.0)
     free, bounded, together = (seconds_to_learn(vary, *mode) for mode in (("async",), ("ssp", 2), ("sync",)))
-    assert free < bounded < together
+    assert free < 0.85 * bounded and bounded < 0.85 * together
     free, bounded, together = (seconds_to_learn(agree, *mode) for mode in (("async",), ("ssp", 2), ("sync",)))
-    assert together < free and together < bounded
+    assert together < 0.9 * free and together < 0.9 * bounded

@@ -1,0 +1,133 @@
+"""Instructions that communicate: collectives along an axis of the rank grid, and messages from rank to rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .instruction import Instruction
+from .values import Nothing, Value
+
+ANY = -1
+"""As the source of a Recv: whoever comes first."""
+
+
+@dataclass(frozen=True)
+class Collective(Instruction):
+    """Something that all ranks along an axis of the rank grid do together. Abstract: use a subclass."""
+
+    value: Value
+    over: str = "world"
+
+    @property
+    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.value,)
+
+    @property
+    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.value,)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {self.value} over {self.over}"
+
+
+@dataclass(frozen=True)
+class AllReduce(Collective):
+    """Every rank ends with the mean (``op="mean"``) or the sum (``op="sum"``) of the value over the axis."""
+
+    op: str = "mean"
+
+    def __post_init__(self) -> None:
+        check_op(self.op)
+
+
+@dataclass(frozen=True)
+class ReduceScatter(Collective):
+    """Rank i of n along the axis ends with the mean (or sum) in ``Chunk(value, i, n)``; the rest keeps its own."""
+
+    op: str = "mean"
+
+    def __post_init__(self) -> None:
+        check_op(self.op)
+
+
+@dataclass(frozen=True)
+class AllGather(Collective):
+    """Rank i of n gives ``Chunk(value, i, n)``; every rank ends with the whole value."""
+
+
+@dataclass(frozen=True)
+class Broadcast(Collective):
+    """Every rank ends with the value of the rank at position ``root`` of the axis."""
+
+    root: int = 0
+
+
+@dataclass(frozen=True)
+class Barrier(Collective):
+    """Nobody goes on before everybody is here."""
+
+    value: Value = Nothing()
+
+
+def check_op(op: str) -> None:
+    """Refuse a reduction that the machines do not know."""
+    if op not in ("mean", "sum"):
+        raise ValueError(f"a reduction is one of 'mean', 'sum'; got op={op!r}")
+
+
+@dataclass(frozen=True)
+class Send(Instruction):
+    """Send a snapshot of ``value`` to position ``to`` of axis ``over``; does not wait for its arrival.
+
+    Messages from one rank to another arrive in the order in which they were sent.
+    """
+
+    value: Value
+    to: int
+    over: str = "world"
+    version: int = field(default=0, compare=False)
+
+    @property
+    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.value,)
+
+    def __str__(self) -> str:
+        return f"Send {self.value} to {self.over} {self.to}"
+
+
+@dataclass(frozen=True)
+class Recv(Instruction):
+    """Wait for ``value`` from position ``source`` of axis ``over`` (or from ``ANY``) and store it.
+
+    It is stored under its own name, or under ``into``. Yielding it gives the program a ``Message``.
+    """
+
+    value: Value
+    source: int
+    over: str = "world"
+    into: Value | None = None
+
+    @property
+    def stored(self) -> Value:
+        """The name under which the value is stored."""
+        return self.into or self.value
+
+    @property
+    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.stored,)
+
+    def __str__(self) -> str:
+        return f"Recv {self.value} from {'any' if self.source == ANY else f'{self.over} {self.source}'}"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a Recv gives the program: who sent it, which version it carries, and whether it holds a value.
+
+    ``abandoned`` is true when an ``Until`` gave up its work because this message came first.
+    """
+
+    source: int
+    version: int
+    empty: bool = False
+    abandoned: bool = False
