@@ -29,22 +29,28 @@ def peak_memory() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def main(ranks: int = 1024, blocks: int = 32, steps: int = 10) -> None:
-    """Simulate once and print the figures."""
+def main(ranks: int = 1024, blocks: int = 32, steps: int = 10, runs: int = 3) -> None:
+    """Simulate several times, since other load slows even CPU seconds; print the figures of the quickest."""
     strategy = sim.DataParallel(bucket_bytes=0)  # a bucket per block
     model = sim.Model.of_times(blocks=blocks, forward=1e-3, backward=2e-3, parameters=blocks * 10**6)
     cluster = sim.Cluster.flat(ranks=ranks, bandwidth=12.5e9, latency=10e-6)
-    program = program_of(strategy, model, ranks, steps)
-    before, cpu, wall = peak_memory(), time.process_time(), time.perf_counter()
-    run = sim.simulate(strategy, model, cluster, ranks=ranks, steps=steps)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    program, before = program_of(strategy, model, ranks, steps), peak_memory()
+    found = []
+    for _ in range(runs):
+        start = time.process_time()
+        run = sim.simulate(strategy, model, cluster, ranks=ranks, steps=steps)
+        found.append((time.process_time() - start, len(run.spans)))
+        del run
+    cpu, spans = min(found)
     every = len(program) * ranks
     bare = sum(not isinstance(one, (Start, Wait)) for one in program) * ranks
-    print(f"{strategy}, {ranks} ranks, {blocks} blocks, {steps} steps, timing only: {cpu:.2f} s CPU, {wall:.2f} s")
+    print(
+        f"{strategy}, {ranks} ranks, {blocks} blocks, {steps} steps, timing only: {cpu:.2f} s CPU, best of {runs} runs"
+    )
     print(f"{every} instructions: {every / cpu:,.0f} per CPU second (target: at least {TARGET:,.0f})")
     print(f"{bare} without Start and Wait, nor what was started: {bare / cpu:,.0f} per CPU second")
-    print(f"{len(run.spans)} spans, what was started included: {len(run.spans) / cpu:,.0f} per CPU second")
-    print(f"peak memory {peak_memory():.0f} MiB, {before:.0f} MiB of them before the run")
+    print(f"{spans} spans, what was started included: {spans / cpu:,.0f} per CPU second")
+    print(f"peak memory {peak_memory():.0f} MiB, {before:.0f} MiB of them before the first run")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--ranks", type=int, default=2, help="processes that train; a parameter server adds one")
-    demo.add_argument("--steps", type=int, default=20, help="updates per worker")
+    demo.add_argument("--steps", type=int, default=200, help="updates per worker")
     demo.add_argument("--seed", type=int, default=0, help="draws weights and batches")
     demo.add_argument("--problem", default="digits-mlp", help="quadratic, digits-mlp, digits-conv or tiny-gpt")
     demo.add_argument("--out", default="demo", metavar="FOLDER", help="where files are written")

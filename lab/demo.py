@@ -25,7 +25,7 @@ SHOWN_STEPS = 3
 
 
 def demo(
-    problem: str | Problem = "digits-mlp", ranks: int = 2, steps: int = 20, seed: int = 0, out: str | Path = "demo"
+    problem: str | Problem = "digits-mlp", ranks: int = 2, steps: int = 200, seed: int = 0, out: str | Path = "demo"
 ) -> pd.DataFrame:
     """Predict and measure four strategies, print one table and write everything into the folder ``out``.
 

@@ -223,7 +223,7 @@ def seconds_to_learn(law: noise.Noise, mode: str, bound: int | None = None) -> f
         strategy = sim.ParameterServer(mode=mode, bound=bound, rule=rule)
         cluster = sim.cluster("ideal", ranks=9)
         bowls = replace(bowls, times=MODEL.with_batch(8))
-        run = sim.simulate(strategy, bowls, cluster, steps=48, seed=seed, noise=law)
+        run = sim.simulate(strategy, bowls, cluster, steps=44, seed=seed, noise=law)
         samples += [(s.time, s.value / COPIES) for s in run.samples if s.name == "loss"]
     times, losses = np.array(samples).T
     windows = (times / 2).astype(int)
@@ -231,10 +231,9 @@ def seconds_to_learn(law: noise.Noise, mode: str, bound: int | None = None) -> f
     return 2.0 * float(np.flatnonzero((means < 0.05) & (np.bincount(windows) > 0))[0])
 
 
-@pytest.mark.slow
 def test_asynchrony_pays_where_workers_vary_and_only_there():
     vary, agree = noise.exponential(), noise.gamma(100.0)
     free, bounded, together = (seconds_to_learn(vary, *mode) for mode in (("async",), ("ssp", 2), ("sync",)))
-    assert free < 0.85 * bounded and bounded < 0.85 * together
+    assert free < 0.9 * bounded and bounded < 0.9 * together
     free, bounded, together = (seconds_to_learn(agree, *mode) for mode in (("async",), ("ssp", 2), ("sync",)))
     assert together < 0.9 * free and together < 0.9 * bounded
