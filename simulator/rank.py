@@ -33,6 +33,7 @@ class Rank:
         self.versions: dict[Value, int] = {}
         self.memory: dict[str, Any] = {}
         self.sizes: dict[Value, float] = {}
+        self._groups: dict[str, tuple[int, ...]] = {}
         self.microbatches = stack.order.pieces
         self.share = stack.share(self)
         self.blocks = stack.order.blocks(self)
@@ -67,7 +68,9 @@ class Rank:
 
     def group(self, axis: str) -> tuple[int, ...]:
         """All ranks along an axis that differ from me in nothing else."""
-        return tuple(self.peer(axis, position) for position in range(self.size(axis)))
+        if axis not in self._groups:
+            self._groups[axis] = tuple(self.peer(axis, position) for position in range(self.size(axis)))
+        return self._groups[axis]
 
     def _stride(self, axis: str) -> int:
         if axis not in self.grid:

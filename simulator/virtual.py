@@ -167,7 +167,8 @@ class Machine:
             thread.clock = end = start + length
             if state.tensors is not None:
                 self.maths(thread, instruction, end)
-            extend((me.rank, stream, decoded.label, thread.step, start, end, 0.0))
+            step = me.step if thread.task is None else thread.task.step
+            extend((me.rank, stream, decoded.label, step, start, end, 0.0))
             result = None
 
     def _decode(self, state: State, instruction: Instruction) -> Decoded:
