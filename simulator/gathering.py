@@ -80,7 +80,8 @@ class Gathering:
         thread.current = mine
         raise self.machine.error(
             f"ranks of one axis call the same collectives in the same order; rank {thread.state.me.rank} calls {mine}"
-            f" of {decoded.size:g} bytes where rank {other.state.me.rank} calls {theirs} of {known.size:g} bytes"
+            f" of {decoded.size:g} bytes where rank {other.state.me.rank} calls {theirs} of {known.size:g} bytes",
+            self.machine.marks((other.state, thread.state)),
         )
 
     def _begin(self, communicator: Communicator, meeting: Meeting) -> None:

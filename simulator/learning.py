@@ -61,6 +61,7 @@ class Tensors:
         self.blocks = {block: every[block].to(device).train() for block in me.blocks}
         self.first = self.offsets[me.blocks[0]]
         self.params, self.grads = _flatten(list(self.blocks.values()), device)
+        self.frozen = _frozen(list(self.blocks.values()), device)
         self.store: dict[Value, torch.Tensor] = {}
         self.outputs: dict[tuple[int, int], torch.Tensor] = {}
         self.optimizers: dict[Value, torch.optim.Optimizer] = {}
@@ -178,7 +179,10 @@ class Tensors:
             leaf.grad = grads
             optimizer = self.optimizers[update.params] = rule.optimizer([leaf])
         since = None if update.since is None else self.read(update.since)
+        kept = params.clone() if self.frozen is not None else None
         rule.step(optimizer, staleness=update.staleness, since=since)
+        if kept is not None and self.frozen is not None:  # weight decay would move them, although they have no gradient
+            torch.where(self.frozen[params.storage_offset() :][: params.numel()], kept, params, out=params)
         grads.zero_()
 
     def _reduce(self, reduce: Reduce) -> None:
@@ -249,6 +253,14 @@ def _offsets(blocks: list[torch.nn.Module]) -> list[int]:
     for block in blocks:
         offsets.append(offsets[-1] + sum(prod(parameter.shape) for parameter in block.parameters()))
     return offsets
+
+
+def _frozen(blocks: list[torch.nn.Module], device: str) -> torch.Tensor | None:
+    """Which elements of the flat vector of parameters do not learn; None where all do."""
+    parameters = [parameter for block in blocks for parameter in block.parameters()]
+    if all(parameter.requires_grad for parameter in parameters):
+        return None
+    return torch.cat([torch.full((p.numel(),), not p.requires_grad, device=device) for p in parameters])
 
 
 def _flatten(blocks: list[torch.nn.Module], device: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -142,7 +142,7 @@ class Problem:
 
     def model(self) -> Model:
         """The problem as the virtual clock times it: ``times`` if measured, else parameters, sizes and FLOPs."""
-        return self.times or self._model
+        return self.times.with_batch(self.batch) if self.times else self._model
 
     def check(self) -> None:
         """Try two samples. Raises ValueError that says what is wrong with blocks, loss or data."""

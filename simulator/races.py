@@ -77,4 +77,5 @@ class Races:
         thread.program, thread.guard = guard.outer, None
         thread.state.outcomes.append(guard.done if guard.abandoned else -1)
         thread.result = self.machine.mail.receive(thread, guard.recv, guard.source, guard.abandoned)
+        thread.current = guard.recv if thread.result is BLOCKED else None
         return thread.result is not BLOCKED

@@ -44,7 +44,10 @@ class Rank:
 
     def size(self, axis: str) -> int:
         """The number of ranks along an axis."""
-        return self.grid[axis] if axis != "world" else self.ranks
+        if axis == "world":
+            return self.ranks
+        self._stride(axis)  # refuses what is no axis
+        return self.grid[axis]
 
     def first(self, axis: str) -> bool:
         """Whether I am the first along an axis."""

@@ -53,7 +53,7 @@ def simulate(
     prepare(whole, model, ranks, steps, learning=problem is not None)
     rule = whole.rule or (problem.rule if problem else None)
     members = [Rank(whole, rank, ranks, model, steps, rule) for rank in range(ranks)]
-    outcomes = None if replay is None else _outcomes(replay, whole, ranks, steps, seed)
+    outcomes = None if replay is None else _outcomes(replay, whole, workload, ranks, steps, seed)
     with single_threaded(problem):
         tensors = _tensors(problem, members, seed)
         machine = Machine(whole, members, cluster, seed, noise, tensors, outcomes, check=not whole.order.static)
@@ -173,9 +173,13 @@ def _parameters(
     return assemble(problem, seed, pieces)
 
 
-def _outcomes(replay: Run, whole: Stack, ranks: int, steps: int, seed: int) -> tuple[list[int], ...]:
-    mine = dict(strategy=str(whole), ranks=ranks, steps=steps, seed=seed)
+def _outcomes(
+    replay: Run, whole: Stack, workload: Model | Problem, ranks: int, steps: int, seed: int
+) -> tuple[list[int], ...]:
+    mine = dict(strategy=str(whole), workload=workload.name, ranks=ranks, steps=steps, seed=seed)
     theirs = {name: getattr(replay, name) for name in mine}
     if mine != theirs:
-        raise ValueError(f"a replay repeats the same strategy, ranks, steps and seed; it has {theirs}, asked is {mine}")
+        raise ValueError(
+            f"a replay repeats the same strategy, workload, ranks, steps and seed; it has {theirs}, asked is {mine}"
+        )
     return replay.outcomes

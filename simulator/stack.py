@@ -221,7 +221,8 @@ def _inside(rules: Rules, instruction: Any, layer: Layer) -> Instruction:
 
 def iter_program(what: tuple[Instruction, ...]) -> Program:
     """A tuple of instructions as a program."""
-    yield from what
+    for instruction in what:  # noqa: UP028 - "yield from" would send the tuple what its Recvs give
+        yield instruction
 
 
 def _refuse_unknown(instruction: Instruction, layer: Layer) -> None:

@@ -26,7 +26,7 @@ class Streams:
         if stream is None:
             index = self.machine.spans.stream(start.on)
             stream = state.streams[start.on] = Thread(state, start.on, index)
-        task = Task(start.what, thread.clock, thread.step)
+        task = Task(start.what, thread.clock, thread.step, len(state.history or ()) - 1)
         state.tasks.append(task)
         stream.queue.append(task)
         if stream.task is None and self._next(stream):

@@ -33,11 +33,15 @@ class Decoded:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """Something started on a stream in a step; ``end`` is when it was done, ``waiters`` are threads that need it."""
+    """Something started on a stream in a step, at a row of the program's listing.
+
+    ``end`` is when it was done, ``waiters`` are threads that need it.
+    """
 
     what: tuple[Instruction, ...]
     issued: float
     step: int
+    row: int
     end: float | None = None
     waiters: list[Thread] | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import simpy
@@ -173,6 +173,8 @@ class Machine:
 
     def _decode(self, state: State, instruction: Instruction) -> Decoded:
         """Look up all that stays the same whenever this instruction is run by this rank, or by one like it."""
+        if not isinstance(instruction, Instruction):
+            raise ValueError(f"a program yields instructions; that of rank {state.me.rank} yields {instruction!r}")
         handler = self.decoders.get(type(instruction))
         cost = size = 0.0
         if isinstance(instruction, Collective):
@@ -228,18 +230,27 @@ class Machine:
         for state in self.states:
             if state.inbox:
                 parcel = state.inbox[0]
+                sent, history = self.spans.labels[parcel.label], self.states[parcel.source].history or []
                 raise self.error(
                     f"every Send needs a Recv; rank {state.me.rank} never takes {parcel.value},"
-                    f" which rank {parcel.source} sent"
+                    f" which rank {parcel.source} sent",
+                    [(parcel.source, row) for row, text in enumerate(history) if sent in text][-1:],
                 )
 
-    def error(self, text: str) -> ProgramError:
-        """A ProgramError with the grid, each rank that cannot go on marked where it is."""
+    def marks(self, states: Iterable[State]) -> list[tuple[int, int]]:
+        """(rank, row) of each that cannot go on: where it waits, or where it started what does."""
+        rows = []
+        for state in states:
+            tasks = [thread.task.row for thread in state.threads if thread.current is not None and thread.task]
+            at = [len(state.history or ()) - 1] if state.main.current is not None else tasks
+            rows += [(state.me.rank, row) for row in at[:1]]
+        return rows
+
+    def error(self, text: str, marks: Sequence[tuple[int, int]] | None = None) -> ProgramError:
+        """A ProgramError with the grid, and marks in it: unless told otherwise, at each rank that cannot go on."""
         if not self.check:
             return ProgramError(text)
-        marks = tuple(
-            (state.me.rank, len(state.history or ()) - 1) for state in self.states if state.main.current is not None
-        )
+        marks = tuple(self.marks(self.states) if marks is None else marks)
         columns = tuple((*(state.history or ()), *self._rest(state)) for state in self.states)
         return ProgramError(f"{text}\n{Listing(columns, marks)}")
 

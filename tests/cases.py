@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from time import sleep
 
 import torch
+import torch.distributed as dist
 
 import simulator as sim
 from simulator import theory
@@ -46,6 +48,21 @@ def own_blocks() -> list[torch.nn.Module]:
     return [torch.nn.Flatten(), torch.nn.Linear(6, 5), torch.nn.Tanh(), Scaled(5), torch.nn.Linear(5, 1)]
 
 
+class Late(torch.nn.Module):
+    """A block that is slow on the last of several real ranks, and nowhere else."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What came in."""
+        if dist.is_initialized() and dist.get_rank() == dist.get_world_size() - 1 > 0:
+            sleep(0.05)
+        return x
+
+
+def late_blocks() -> list[torch.nn.Module]:
+    """A worker with these is always late, for real."""
+    return [torch.nn.Flatten(), torch.nn.Linear(6, 4), Late(), torch.nn.Linear(4, 1)]
+
+
 def own_data(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Fourteen samples, which neither 3 nor 4 workers can share evenly."""
     inputs = torch.randn(14, 2, 3)
@@ -58,6 +75,7 @@ PROBLEMS: dict[str, Callable[[], sim.Problem]] = {
     "gpt": lambda: sim.problem("tiny-gpt", dtype="float64", layers=2, hidden=16, heads=2, sequence=12, batch=9),
     "quadratic": lambda: sim.problem("quadratic", dtype="float64", spectrum=(1.0, 0.1, 0.3, 2.0), blocks=4, batch=9),
     "own": lambda: sim.Problem(own_blocks, torch.nn.functional.mse_loss, own_data, dtype="float64"),
+    "late": lambda: sim.Problem(late_blocks, torch.nn.functional.mse_loss, own_data, dtype="float64"),
 }
 
 
@@ -251,6 +269,10 @@ REPLAYED: tuple[Case, ...] = (
     over_two(asynchronous, sim.ParameterServer(servers=2, mode="async")).by("both", 4),
     stale.by("both", 4),
     backups.by("momentum", 4),
+    backups.on("late", 4),
+    over_two(backups, sim.ParameterServer(servers=2, backups=1)).on("late", 4),
+    asynchronous.on("late", 4),
+    stale.on("late", 4),
 )
 """Strategies whose outcome depends on who comes first: a virtual run equals the real one that it replays."""
 

@@ -20,7 +20,8 @@ from simulator.network import Network, max_min
 WHOLE = Grads(0)
 KINDS = (AllReduce, ReduceScatter, AllGather, Broadcast)
 cases = settings(max_examples=60, deadline=None)
-networks = dict(n=st.integers(1, 9), count=st.integers(1, 10**6), bandwidth=st.floats(1e3, 1e9), latency=st.floats(0, 1))
+sizes = dict(n=st.integers(1, 9), count=st.integers(1, 10**6))
+networks = dict(**sizes, bandwidth=st.floats(1e3, 1e9), latency=st.floats(0, 1))
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,11 @@ def test_a_replayed_run_equals_the_real_one(case: Case, ranks: int):
     assert losses(ours) == pytest.approx(losses(theirs), abs=1e-9)
 
 
+def test_a_real_worker_that_is_late_gives_up():
+    late = [row for row in REPLAYED if row.problem == "late" and row.id.startswith("backups")]
+    assert len(late) == 2 and all(max(wall(row, 4).outcomes[3]) >= 0 for row in late)
+
+
 def losses(run: sim.Run) -> list[float]:
     """Losses in an order that does not depend on time: worker by worker."""
     if not run.asynchronous:

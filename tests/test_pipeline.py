@@ -14,7 +14,9 @@ sizes = dict(stages=st.integers(1, 6), microbatches=st.integers(1, 10))
 seconds = st.floats(0.01, 10.0)
 
 
-def run_of(schedule: str, stages: int, microbatches: int, forward: float = 1.0, backward: float = 2.0, **knobs) -> sim.Run:
+def run_of(
+    schedule: str, stages: int, microbatches: int, forward: float = 1.0, backward: float = 2.0, **knobs: int
+) -> sim.Run:
     """A pipeline on a free network, one block per stage unless told otherwise."""
     model = sim.Model.of_times(**{"blocks": stages, "forward": forward, "backward": backward, **knobs})
     cluster = sim.cluster("ideal", ranks=stages)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
-from itertools import pairwise
+from functools import cache
 
 import numpy as np
 import pytest
@@ -213,7 +212,7 @@ COPIES = 64
 """As many bowls are learned at once, each with noise of its own: their mean loss hardly depends on luck."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def seconds_to_learn(law: noise.Noise, mode: str, bound: int | None = None) -> float:
     """Until the true loss of a bowl, the mean over copies and seeds in windows of two seconds, is below 0.05."""
     samples = []
