@@ -29,7 +29,9 @@ class Underway:
         self.lock, self.done = Lock(), False
         self.ended: list[float] = []
         future = _future(work)
-        if future is not None:
+        if work is None:  # alone along the axis: there is nothing to wait for
+            self.ended.append(clock.now())
+        elif future is not None:
             future.add_done_callback(lambda _: self.ended.append(clock.now()))
 
     def wait(self) -> None:
@@ -63,6 +65,13 @@ class Lane:
     def follow(self, collective: Underway) -> None:
         """Remember a collective, so that what is put here later waits for it."""
         self.collectives = [*(other for other in self.collectives if not other.done), collective]
+
+    def finish(self, collective: Underway) -> None:
+        """Wait for a collective, after those before it: a stream's end one after another."""
+        if collective in self.collectives:
+            for other in self.collectives[: self.collectives.index(collective)]:
+                other.wait()
+        collective.wait()
 
     def run(self, action: Callable[[], None]) -> Future[None]:
         """Do something after everything that was put here before."""

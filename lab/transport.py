@@ -29,11 +29,16 @@ _groups: dict[tuple[str, tuple[int, ...], str], Any] = {}
 
 @dataclass(frozen=True)
 class Arrived:
-    """The header of a message: who sent which value, its version, its bytes."""
+    """A message: who sent it, its version, and what it holds; nothing at all when it is empty."""
 
     source: int
     version: int
-    empty: bool
+    payload: torch.Tensor | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it only tells."""
+        return self.payload is None
 
 
 class Letters:
@@ -58,23 +63,26 @@ class Letters:
         return float(payload.numel())
 
     def receive(self, recv: Recv) -> Arrived:
-        """Wait for a message and store its value."""
+        """Wait for a message; ``store`` puts it where the program wants it."""
         wanted = None if recv.source == ANY else self.me.peer(recv.over, recv.source)
         shape, dtype = self.tensors.layout(recv.value)
         expected = prod(shape) * dtype.itemsize
         letter = torch.empty(HEADER + expected, dtype=torch.uint8)
         source = dist.recv(letter, wanted)
         key, version, size = letter[:HEADER].view(torch.int64).tolist()
-        empty = key == _key(Nothing())
-        if not empty:
-            if key != _key(recv.value) or size != expected:
-                raise ProgramError(
-                    f"a Recv names the value that is sent; rank {self.me.rank} expects {recv.value} ({expected} bytes),"
-                    f" rank {source} sent {'it' if key == _key(recv.value) else 'another value'} ({size} bytes)"
-                )
-            payload = letter[HEADER:].view(dtype).view(shape)
-            self.tensors.write(recv.stored, payload.to(self.tensors.device))
-        return Arrived(source, version, empty)
+        if key == _key(Nothing()):
+            return Arrived(source, version)
+        if key != _key(recv.value) or size != expected:
+            raise ProgramError(
+                f"a Recv names the value that is sent; rank {self.me.rank} expects {recv.value} ({expected} bytes),"
+                f" rank {source} sent {'it' if key == _key(recv.value) else 'another value'} ({size} bytes)"
+            )
+        return Arrived(source, version, letter[HEADER:].view(dtype).view(shape))
+
+    def store(self, recv: Recv, arrived: Arrived) -> None:
+        """Write what a message holds."""
+        if arrived.payload is not None:
+            self.tensors.write(recv.stored, arrived.payload.to(self.tensors.device))
 
     def finish(self) -> None:
         """Wait until everything sent has been taken."""

@@ -29,7 +29,7 @@ from simulator.values import Params, whole
 from .clocks import Clock, agree
 from .lanes import Lane, Pending, Underway
 from .place import Place
-from .transport import Letters, issue
+from .transport import Arrived, Letters, issue
 
 
 @dataclass
@@ -76,6 +76,7 @@ class Wall:
         self.outcomes: list[int] = []
         self.letters = Letters(me, tensors)
         self.lanes: dict[str, Lane] = {}
+        self.ends: dict[str, float] = {}
         self.pending: list[Pending] = []
         self.flight = None if stack.order.static else InFlight()
         self.texts: dict[Instruction, str] = {}
@@ -158,7 +159,10 @@ class Wall:
         work, after = issue(collective, me, self.tensors, stream)
 
         def done(end: float) -> None:
-            self.spans.add(me.rank, stream, text, step, start, end, sent)
+            # It began when the one before it on this stream had ended, however early it was issued.
+            begin = max(start, self.ends.get(stream, start))
+            self.ends[stream] = max(begin, end)
+            self.spans.add(me.rank, stream, text, step, begin, self.ends[stream], sent)
 
         return Underway(work, after, self.clock, done)
 
@@ -172,13 +176,19 @@ class Wall:
     def _recv(self, recv: Recv, stream: str, step: int, text: str) -> Message:
         start = self.clock.now()
         self.note(step, text, True)
-        arrived = self.letters.receive(recv)
-        self.spans.add(self.me.rank, stream, text, step, start, self.clock.now())
+        return self._accept(recv, self.letters.receive(recv), stream, step, start)
+
+    def _accept(
+        self, recv: Recv, arrived: Arrived, stream: str, step: int, start: float, abandoned: bool = False
+    ) -> Message:
+        """Store what has come, and say so."""
+        self.letters.store(recv, arrived)
+        self.spans.add(self.me.rank, stream, self.texts[recv], step, start, self.clock.now())
         if recv.source == ANY:
             self.outcomes.append(arrived.source)
         if not arrived.empty and isinstance(whole(recv.stored), Params):
             self.me.versions[recv.stored] = arrived.version
-        return Message(self.me.position(arrived.source, recv.over), arrived.version, arrived.empty)
+        return Message(self.me.position(arrived.source, recv.over), arrived.version, arrived.empty, abandoned)
 
     # ------------------------------------------------------------ control
 
@@ -188,7 +198,7 @@ class Wall:
         if isinstance(alone, Collective) and lane.idle:
             begun = self._issue(alone, start.on, step, self.texts.setdefault(alone, str(alone)))
             lane.follow(begun)
-            self.pending.append(Pending(start.what, begun.wait))
+            self.pending.append(Pending(start.what, lambda: lane.finish(begun)))
         else:
             done = lane.run(lambda: self._sub_program(start, step))
             self.pending.append(Pending(start.what, done.result))
@@ -214,8 +224,9 @@ class Wall:
     def _until(self, until: Until, stream: str, step: int, text: str) -> Message:
         """Work until the message is here; whether it is, is looked up between instructions."""
         waiting = self.texts.setdefault(until.recv, str(until.recv))
-        lane, messages = self.lanes.setdefault("until", Lane("until")), list[Message]()
-        arrival = lane.run(lambda: messages.append(self._recv(until.recv, COMPUTE, step, waiting)))
+        lane, messages = self.lanes.setdefault("until", Lane("until")), list[Arrived]()
+        # Taken in a thread, stored here: nothing may write the parameters with which the work computes.
+        arrival = lane.run(lambda: messages.append(self.letters.receive(until.recv)))
         done = 0
         for instruction in until.what:
             if arrival.done():
@@ -224,6 +235,7 @@ class Wall:
             done += 1
         abandoned = done < len(until.what)
         self.note(step, waiting, True)
+        start = self.clock.now()
         arrival.result()
         self.outcomes.append(done if abandoned else -1)
-        return Message(messages[0].source, messages[0].version, messages[0].empty, abandoned)
+        return self._accept(until.recv, messages[0], stream, step, start, abandoned)
