@@ -27,13 +27,21 @@ class Device:
 
 @dataclass(frozen=True)
 class Overheads:
-    """Fixed times that a machine adds, in seconds; zero unless measured.
+    """What a real machine adds to latency and bandwidth; nothing unless measured.
 
-    ``collective``: before a collective moves its first byte; ``message``: what a Send takes of the sender's time.
+    - ``collective`` [s]: before a collective moves its first byte.
+    - ``message`` [s], ``message_byte`` [s/B]: what a Send takes of the sender's time, and what each of its bytes does.
+    - ``rendezvous``: bytes move only when the receiver waits, as with gloo: who waits late pays one latency more.
+    - ``message_delays``, ``collective_delays`` [s]: extra delays, as often as they were measured; every message, or
+      collective, draws one of them with the seed of the run. Operating systems make them.
     """
 
     collective: float = 0.0
     message: float = 0.0
+    message_byte: float = 0.0
+    rendezvous: bool = False
+    message_delays: tuple[float, ...] = ()
+    collective_delays: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

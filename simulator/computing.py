@@ -182,3 +182,7 @@ def gradients_of(params: Value) -> Value:
     if isinstance(params, Params):
         return Grads(params.blocks)
     raise ValueError(f"only Params or a Chunk of Params have gradients; got {params}")
+
+
+COMPUTING = (Load, Forward, Loss, Backward, Update, Reduce, Copy, Compute, Free)
+"""What the machines can compute."""

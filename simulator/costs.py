@@ -15,9 +15,9 @@ def seconds(instruction: Instruction, me: Rank, device: Device) -> float:
     if isinstance(instruction, Backward):
         return model.blocks[instruction.block].backward.of(me.samples(instruction.microbatch), device)
     if isinstance(instruction, Load):
-        return model.load.of(me.samples(instruction.microbatch), device)
+        return 0.0 if instruction.microbatch else model.load.of(me.samples(0) * me.microbatches, device)
     if isinstance(instruction, Loss):
         return model.loss.of(me.samples(instruction.microbatch), device)
     if isinstance(instruction, Update):
-        return model.update.of(1, device) * me.elements(instruction.params) / max(model.parameters, 1)
+        return model.update.of(me.elements(instruction.params), device)
     return instruction.seconds if isinstance(instruction, Compute) else 0.0

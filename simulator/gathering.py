@@ -90,7 +90,7 @@ class Gathering:
         size = critical_bytes(type(instruction), n, decoded.size)
         latency = rounds(type(instruction), n) * communicator.latency
         if n > 1:
-            latency += machine.cluster.overheads.collective
+            latency += machine.cluster.overheads.collective + machine.collective_delay()
 
         def done() -> None:
             self._end(communicator, meeting, machine.env.now)

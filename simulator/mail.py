@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .cluster import Link
 from .program import ANY, Message, Recv, Send
-from .threads import BLOCKED, Decoded, Parcel, State, Thread
+from .threads import BLOCKED, Decoded, Guard, Parcel, State, Thread, Wanted
 from .values import Nothing, Params, whole
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Channel:
         self.source, self.target, self.path, self.latency, self.stream = source, target, path, latency, stream
         self.queue: deque[Parcel] = deque()
         self.busy = False
+        self.last = 0.0
 
 
 class Mail:
@@ -45,8 +46,9 @@ class Mail:
             decoded.label,
             thread.step,
         )
+        overheads = self.machine.cluster.overheads
+        thread.clock += overheads.message + parcel.size * overheads.message_byte
         channel = self._channel(parcel.source, state.me.peer(send.over, send.to))
-        thread.clock += self.machine.cluster.overheads.message
         self.machine.at(thread.clock, lambda: self._push(channel, parcel))
 
     def _channel(self, source: int, target: int) -> Channel:
@@ -62,26 +64,40 @@ class Mail:
     def _push(self, channel: Channel, parcel: Parcel) -> None:
         channel.queue.append(parcel)
         if not channel.busy:
-            self._transfer(channel)
+            self._offer(channel)
 
-    def _transfer(self, channel: Channel) -> None:
+    def _offer(self, channel: Channel) -> None:
+        """Transfer the next parcel of a channel: at once, or, in a rendezvous, when the receiver waits for it."""
         if not channel.queue:
             return
-        parcel = channel.queue.popleft()
-        channel.busy = True
         start = self.machine.env.now
+        if self.machine.cluster.overheads.rendezvous:
+            state = self.machine.states[channel.target]
+            wanted = _who_wants(state, channel.source)
+            if wanted is None:
+                state.offers.append(channel)
+                return
+            wanted.parcel = channel.queue[0]
+            start = max(start, wanted.posted + channel.latency)
+        channel.busy = True
+        parcel = channel.queue.popleft()
+        self.machine.at(start, lambda: self._transfer(channel, parcel))
+
+    def _transfer(self, channel: Channel, parcel: Parcel) -> None:
+        machine, start = self.machine, self.machine.env.now
 
         def done() -> None:
-            now = self.machine.env.now
+            now = machine.env.now
             span = (channel.source, channel.stream, parcel.label, parcel.step, start, now, parcel.size)
-            self.machine.spans.data.extend(span)
+            machine.spans.data.extend(span)
             channel.busy = False
-            parcel.time = now + channel.latency
-            self.machine.at(parcel.time, lambda: self._deliver(channel.target, parcel))
-            self._transfer(channel)
+            # Delayed or not, messages from one rank to another arrive in the order in which they were sent.
+            channel.last = parcel.time = max(channel.last, now + channel.latency + machine.message_delay())
+            machine.at(parcel.time, lambda: self._deliver(channel.target, parcel))
+            self._offer(channel)
 
         if parcel.size:
-            self.machine.network.start(channel.path, parcel.size, self.machine.drained(done))
+            machine.network.start(channel.path, parcel.size, machine.drained(done))
         else:
             done()
 
@@ -89,18 +105,26 @@ class Mail:
 
     def _deliver(self, target: int, parcel: Parcel) -> None:
         state = self.machine.states[target]
-        for index, (thread, recv, source, abandoned) in enumerate(state.waiting):
-            if source in (ANY, parcel.source):
-                del state.waiting[index]
-                if source == ANY:
-                    state.outcomes.append(parcel.source)
-                self.machine.resume(thread, self.accept(thread, recv, parcel, thread.clock, abandoned))
-                return
+        wanted = next((w for w in state.waiting if _is_for(parcel, w)), None)
         guard = state.main.guard
-        if guard is not None and guard.live and guard.source == parcel.source:
+        if wanted is not None:
+            state.waiting.remove(wanted)
+            if wanted.source == ANY:
+                state.outcomes.append(parcel.source)
+            thread = wanted.thread
+            self.machine.resume(thread, self.accept(thread, wanted.recv, parcel, thread.clock, wanted.abandoned))
+        elif guard is not None and guard.live and _is_for(parcel, guard):
             self.machine.races.abandon(state.main, parcel)
         else:
             state.inbox.append(parcel)
+
+    def post(self, state: State, source: int) -> None:
+        """A rank begins to wait: in a rendezvous, the first who offers what it wants may send."""
+        for channel in state.offers:
+            if source in (ANY, channel.source):
+                state.offers.remove(channel)
+                self._offer(channel)
+                return
 
     def recv(self, thread: Thread, recv: Recv, decoded: Decoded) -> object:
         """Take a message that is here, or wait for it."""
@@ -122,14 +146,19 @@ class Mail:
         if result is not BLOCKED:
             self.machine.resume(thread, result)
 
-    def receive(self, thread: Thread, recv: Recv, source: int, abandoned: bool = False) -> object:
-        """Take the first message from a rank, or from ANY, if it is here; else wait for it."""
-        parcel = self.take(thread.state, source)
+    def receive(
+        self, thread: Thread, recv: Recv, source: int, abandoned: bool = False, coming: Parcel | None = None
+    ) -> object:
+        """Take the first message from a rank, or from ANY, if it is here; else wait for it, or for what is coming."""
+        state = thread.state
+        parcel = self.take(state, source)
         if parcel is None:
-            thread.state.waiting.append((thread, recv, source, abandoned))
+            state.waiting.append(Wanted(thread, recv, source, thread.clock, abandoned, coming))
+            if coming is None:
+                self.post(state, source)
             return BLOCKED
         if source == ANY:
-            thread.state.outcomes.append(parcel.source)
+            state.outcomes.append(parcel.source)
         return self.accept(thread, recv, parcel, thread.clock, abandoned)
 
     def take(self, state: State, source: int) -> Parcel | None:
@@ -160,3 +189,19 @@ class Mail:
                 state.tensors.write(recv.stored, parcel.data)
         position = me.position(parcel.source, recv.over)
         return Message(position, parcel.version, empty, abandoned)
+
+
+def _is_for(parcel: Parcel, wanted: Wanted | Guard) -> bool:
+    """Whether a message goes to who waits: as agreed in a rendezvous, else to the first who wants it."""
+    if wanted.parcel is not None:
+        return wanted.parcel is parcel
+    return wanted.source in (ANY, parcel.source)
+
+
+def _who_wants(state: State, source: int) -> Wanted | Guard | None:
+    """Who waits for a message from a rank and has not been promised one."""
+    guard = state.main.guard
+    all_who_wait: list[Wanted | Guard] = [*state.waiting]
+    if guard is not None and guard.live:
+        all_who_wait.append(guard)
+    return next((w for w in all_who_wait if w.parcel is None and w.source in (ANY, source)), None)

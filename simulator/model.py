@@ -70,8 +70,8 @@ class Model:
     """A chain of blocks, with sizes in bytes and work in seconds or FLOPs; no tensors, so of any size.
 
     ``batch`` is the number of samples in a global batch, ``parameter_bytes`` the width of a parameter and of its
-    gradient. ``load`` and ``loss`` are the work of fetching a microbatch and of the loss; ``update`` is the work of
-    updating all parameters once (a rank that updates half of them takes half).
+    gradient. ``load`` is the work of fetching a rank's share of a step, which its first microbatch pays, and ``loss``
+    that of the loss. ``update`` is the work of an update: its "samples" are the parameters updated.
     """
 
     name: str

@@ -33,12 +33,14 @@ class Races:
         return BLOCKED
 
     def _begin(self, thread: Thread, guard: Guard) -> None:
-        thread.guard = guard
+        thread.guard, guard.posted = guard, thread.clock
         parcel = self.machine.mail.take(thread.state, guard.source) if guard.live else None
         if parcel is not None:
             self.abandon(thread, parcel)
-        else:
-            self.machine.resume(thread)
+            return
+        if guard.live:
+            self.machine.mail.post(thread.state, guard.source)
+        self.machine.resume(thread)
 
     def compute(self, thread: Thread, instruction: Instruction, decoded: Decoded, length: float) -> None:
         """A computation that a message may cut short."""
@@ -76,6 +78,6 @@ class Races:
         assert guard is not None
         thread.program, thread.guard = guard.outer, None
         thread.state.outcomes.append(guard.done if guard.abandoned else -1)
-        thread.result = self.machine.mail.receive(thread, guard.recv, guard.source, guard.abandoned)
+        thread.result = self.machine.mail.receive(thread, guard.recv, guard.source, guard.abandoned, guard.parcel)
         thread.current = guard.recv if thread.result is BLOCKED else None
         return thread.result is not BLOCKED

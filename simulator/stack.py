@@ -153,7 +153,8 @@ class Stack:
             grid[axis] = left if axis == open_axes[-1] else _smallest_factor(left)
             left //= grid[axis]
         if left != 1:
-            raise ValueError(f"{self} runs on {ranks // left} rank(s); got ranks={ranks}")
+            hint = "" if axes else '; an order for several ranks names an axis of the rank grid: axis = "data"'
+            raise ValueError(f"{self} runs on {ranks // left} rank(s); got ranks={ranks}{hint}")
         return grid
 
     def check(self, ranks: int, model: Model) -> None:

@@ -15,6 +15,7 @@ from .stack import Program
 
 if TYPE_CHECKING:
     from .learning import Tensors
+    from .mail import Channel
 
 BLOCKED = object()
 """What a handler gives when the thread must wait."""
@@ -54,6 +55,8 @@ class Guard:
     outer: Program
     source: int
     live: bool
+    posted: float = 0.0
+    parcel: Parcel | None = None
     abandoned: bool = False
     done: int = 0
     running: tuple[Decoded, float] | None = None
@@ -71,6 +74,18 @@ class Parcel:
     label: int
     step: int
     time: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Wanted:
+    """A Recv that waits: since when, for whom, and the parcel that is on its way to it, where that is settled."""
+
+    thread: Thread
+    recv: Recv
+    source: int
+    posted: float
+    abandoned: bool = False
+    parcel: Parcel | None = None
 
 
 class Thread:
@@ -99,8 +114,8 @@ class State:
     """A rank: what it knows, its threads, what it has started, its letterbox."""
 
     __slots__ = (
-        "factor", "flight", "history", "inbox", "known", "main", "me", "outcomes", "replay", "streams", "tasks",
-        "tensors", "waiting",
+        "factor", "flight", "history", "inbox", "known", "main", "me", "offers", "outcomes", "replay", "streams",
+        "tasks", "tensors", "waiting",
     )  # fmt: skip
 
     def __init__(self, me: Rank, known: dict[Instruction, Decoded], factor: Factor | None, tensors: Tensors | None):
@@ -109,7 +124,8 @@ class State:
         self.main: Thread
         self.tasks: list[Task] = []
         self.inbox: list[Parcel] = []
-        self.waiting: list[tuple[Thread, Recv, int, bool]] = []
+        self.waiting: list[Wanted] = []
+        self.offers: list[Channel] = []
         self.outcomes: list[int] = []
         self.replay: deque[int] | None = None
         self.flight: InFlight | None = None

@@ -10,11 +10,13 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from random import Random
 from typing import TYPE_CHECKING
 
 import simpy
 
 from .cluster import Cluster
+from .computing import COMPUTING
 from .costs import seconds
 from .errors import ProgramError
 from .gathering import Gathering
@@ -55,6 +57,8 @@ class Machine:
         self.samples: list[Sample] = []
         self.ready: deque[Thread] = deque()
         self.network = Network(self.env, cluster.bandwidth)
+        self.message_delay = _drawn(cluster.overheads.message_delays, f"messages {seed}")
+        self.collective_delay = _drawn(cluster.overheads.collective_delays, f"collectives {seed}")
         self.mail, self.gathering = Mail(self), Gathering(self)
         self.streams, self.races = Streams(self), Races(self)
         self.decoders: dict[type[Instruction], Callable[..., object]] = {
@@ -180,6 +184,8 @@ class Machine:
         if isinstance(instruction, Collective):
             handler, size = self.gathering.join, state.me.bytes(instruction.value)
         elif handler is None:
+            if not isinstance(instruction, COMPUTING):
+                raise ValueError(f"no machine knows {instruction}: a program's own maths is a Compute(function, …)")
             cost = seconds(instruction, state.me, self.cluster.device)
         text = str(instruction)
         decoded = state.known[instruction] = Decoded(handler, cost, self.spans.label(text), size, text)
@@ -262,6 +268,12 @@ class Machine:
 
 def _where(thread: Thread) -> str:
     return "" if thread.task is None else f" on stream {thread.stream!r}"
+
+
+def _drawn(delays: tuple[float, ...], seed: str) -> Callable[[], float]:
+    """Draws one of the delays at every call; none where there are none."""
+    draw = Random(seed).choice
+    return (lambda: draw(delays)) if delays else lambda: 0.0
 
 
 def _alike(me: Rank) -> object:
