@@ -134,7 +134,7 @@ def _job(strategy: AnyStrategy, problem: Problem, ranks: int | None, steps: int,
     whole = stack(strategy)
     if ranks is None:
         ranks = int(os.environ.get("WORLD_SIZE", "2")) if torchrun.inside() else 2
-    prepare(whole, problem.model(), ranks, steps, learning=True)
+    prepare(whole, problem.model(), ranks, steps, seed, learning=True)
     if problem not in _checked:
         problem.check()
         _checked.add(problem)

@@ -7,6 +7,8 @@ from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
+from . import checks
+
 if TYPE_CHECKING:
     import networkx as nx
 
@@ -21,8 +23,7 @@ class Device:
     flops: float = 50e9
 
     def __post_init__(self) -> None:
-        if not self.flops > 0:
-            raise ValueError(f"a device's speed is positive [FLOP/s]; got flops={self.flops}")
+        checks.number("flops", self.flops, above=0, of="in FLOP per second")
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,9 @@ class Cluster:
         1e-05
         """
         check_ranks(ranks)
-        if not bandwidth > 0:
-            raise ValueError(f"bandwidth is positive, in bytes per second; got bandwidth={bandwidth}")
-        if not latency >= 0:
-            raise ValueError(f"latency is zero or more, in seconds; got latency={latency}")
+        if bandwidth != inf:
+            checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
+        checks.number("latency", latency, least=0, of="in seconds")
         import networkx as nx  # takes half of the time in which everything else here is imported
 
         graph = nx.DiGraph()
@@ -112,10 +112,9 @@ class Cluster:
         return self.name
 
 
-def check_ranks(ranks: int) -> None:
-    """Refuse a number of ranks below one."""
-    if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
-        raise ValueError(f"the number of ranks is a whole number, at least 1; got ranks={ranks!r}")
+def check_ranks(ranks: int) -> int:
+    """Refuse what is no number of ranks."""
+    return checks.whole("ranks", ranks, least=1)
 
 
 def _ideal(ranks: int, device: Device | None = None) -> Cluster:

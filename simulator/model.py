@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 
+from . import checks
 from .cluster import Device
 
 
@@ -64,6 +65,10 @@ class Block:
     backward: Work = Seconds()
     input_bytes: float = 0.0
 
+    def __post_init__(self) -> None:
+        checks.whole("parameters", self.parameters)
+        checks.number("input_bytes", self.input_bytes, least=0)
+
 
 @dataclass(frozen=True)
 class Model:
@@ -81,6 +86,12 @@ class Model:
     load: Work = Seconds()
     loss: Work = Seconds()
     update: Work = Seconds()
+
+    def __post_init__(self) -> None:
+        checks.whole("batch", self.batch, least=1, of="in samples")
+        checks.whole("parameter_bytes", self.parameter_bytes, least=1)
+        if not self.blocks:
+            raise ValueError("a model has at least one block; got blocks=()")
 
     @classmethod
     def of_times(
@@ -100,11 +111,10 @@ class Model:
         >>> Model.of_times(blocks=3, parameters=3000).parameters
         3000
         """
-        if blocks < 1:
-            raise ValueError(f"a model has at least one block; got blocks={blocks}")
-        for name, value in dict(forward=forward, backward=backward, parameters=parameters).items():
-            if value < 0:
-                raise ValueError(f"{name} cannot be negative; got {name}={value}")
+        checks.whole("blocks", blocks, least=1)
+        checks.number("forward", forward, least=0, of="in seconds")
+        checks.number("backward", backward, least=0, of="in seconds")
+        checks.whole("parameters", parameters)
         return cls(
             name=f"{blocks} blocks of {forward:g} s forward and {backward:g} s backward",
             blocks=tuple(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import exp
 from random import Random
 
+from . import checks
+
 Factor = Callable[[int], float]
 """Called with the step for every computation of one rank; gives what its time is multiplied with."""
 
@@ -110,23 +112,20 @@ def exponential(per: str = "step") -> Noise:
 
 def gamma(shape: float, per: str = "step") -> Noise:
     """Gamma-distributed times with mean 1 and standard deviation 1/sqrt(shape)."""
-    if not shape > 0:
-        raise ValueError(f"the shape of a gamma law is positive; got shape={shape}")
-    return Gamma(float(shape), _checked(per))
+    return Gamma(checks.number("shape", shape, above=0, of="gamma"), _checked(per))
 
 
 def lognormal(sigma: float, per: str = "step") -> Noise:
     """Log-normally distributed times with mean 1; ``sigma`` is the standard deviation of their logarithm."""
-    if not sigma >= 0:
-        raise ValueError(f"sigma of a log-normal law is zero or more; got sigma={sigma}")
-    return Lognormal(float(sigma), _checked(per))
+    return Lognormal(checks.number("sigma", sigma, least=0, of="lognormal"), _checked(per))
 
 
 def slow(factors: Mapping[int, float]) -> Noise:
     """Persistent stragglers. ``slow({0: 4})``: rank 0 takes four times as long."""
+    checks.kind("slow", factors, Mapping, "a dict from ranks to factors, as in slow({0: 4})")
     for rank, factor in factors.items():
-        if not factor > 0:
-            raise ValueError(f"a slowness factor is positive; got {factor} for rank {rank}")
+        checks.whole("rank", rank, of="slow")
+        checks.number("factor", factor, above=0, of="slow")
     return Slow(tuple(sorted(factors.items())))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+from . import checks
 from .checking import AnyStrategy, ensure_valid
 from .cluster import Cluster, check_ranks
 from .model import Model
@@ -48,9 +50,12 @@ def simulate(
     >>> simulate(DataParallel(), Model.of_times(blocks=3), cluster("ideal", ranks=4), steps=2).makespan
     18.0
     """
+    checks.kind("cluster", cluster, Cluster, 'a Cluster, as in cluster("ideal", ranks=4)')
+    checks.kind("noise", noise, (Noise, NoneType), "a law such as noise.gamma(shape=4), or None")
+    checks.kind("replay", replay, (Run, NoneType), "a wall-clock Run, or None")
     whole, ranks = stack(strategy), ranks_of(cluster, ranks)
     problem, model = split(workload, learn)
-    prepare(whole, model, ranks, steps, learning=problem is not None)
+    prepare(whole, model, ranks, steps, seed, learning=problem is not None)
     rule = whole.rule or (problem.rule if problem else None)
     members = [Rank(whole, rank, ranks, model, steps, rule) for rank in range(ranks)]
     outcomes = None if replay is None else _outcomes(replay, whole, workload, ranks, steps, seed)
@@ -83,16 +88,16 @@ def split(workload: Model | Problem, learn: bool | None) -> tuple[Problem | None
 
 def ranks_of(cluster: Cluster, ranks: int | None) -> int:
     """The number of ranks: the cluster's. Anything else is refused."""
-    if ranks is not None and ranks != cluster.ranks:
+    if ranks is not None and check_ranks(ranks) != cluster.ranks:
         raise ValueError(f"a cluster runs as many ranks as it has; got ranks={ranks} on a cluster of {cluster.ranks}")
     return cluster.ranks
 
 
-def prepare(whole: Stack, model: Model, ranks: int, steps: int, learning: bool) -> None:
+def prepare(whole: Stack, model: Model, ranks: int, steps: int, seed: int, learning: bool) -> None:
     """Everything that can be checked before a machine runs."""
     check_ranks(ranks)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps is a whole number, at least 1; got steps={steps!r}")
+    checks.whole("steps", steps, least=1)
+    checks.whole("seed", seed)
     whole.check(ranks, model)
     if learning:
         parts = _parts(Rank(whole, ranks - 1, ranks, model, steps))

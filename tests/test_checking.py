@@ -256,7 +256,19 @@ def test_a_layer_lets_pass_what_does_not_concern_it():
     class Note(Instruction):
         """Makes nothing."""
 
-    sim.validate(sim.stack(say((Note(),)), sim.DataParallel()), ranks=2)
+    @dataclass(frozen=True)
+    class Erase(sim.Layer):
+        """Stands nearest the machine, which knows no Note."""
+
+        def rules(self, me):
+            def nothing(note):
+                yield from ()
+
+            return {Note: nothing}
+
+    sim.validate(sim.stack(say((Note(),)), sim.DataParallel(), Erase()), ranks=2)
+    with pytest.raises(ValueError, match="no machine knows"):
+        sim.validate(sim.stack(say((Note(),)), sim.DataParallel()), ranks=2)
 
 
 def test_a_program_yields_instructions():

@@ -355,7 +355,7 @@ def test_a_smaller_last_batch_is_named():
         ("digits-mlp", {"layers": 1}, "got layers=1"),
         ("digits-mlp", {"batch": 1501}, "of 1500; got batch=1501"),
         ("digits-conv", {"channels": 0}, "channels is a whole number, at least 1; got channels=0"),
-        ("digits-conv", {"lr": -1}, "learning rate"),
+        ("digits-conv", {"lr": -1}, "lr is a finite number, above 0"),
         ("tiny-gpt", {"heads": 3}, "hidden=64, heads=3"),
         ("tiny-gpt", {"sequence": 5000}, "got 5000"),
         ("quadratic", {"spectrum": ()}, "dimensions=0"),

@@ -145,18 +145,18 @@ def test_learning_rate_is_restored_after_an_error():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: SGD(0), "SGD: a learning rate is positive; got lr=0"),
+        (lambda: SGD(0), "SGD: lr is a finite number, above 0; got lr=0"),
         (lambda: SGD(float("nan")), "got lr=nan"),
-        (lambda: SGD(0.1, weight_decay=-1), "weight_decay is zero or more; got weight_decay=-1"),
+        (lambda: SGD(0.1, weight_decay=-1), "weight_decay is a finite number, at least 0; got weight_decay=-1"),
         (lambda: Momentum(0.1, beta=1), "got beta=1"),
         (lambda: Momentum(0.1, beta=-0.1), "0 <= beta < 1"),
         (lambda: Momentum(0.1, beta=0, nesterov=True), "give beta > 0"),
-        (lambda: Adam(lr=-1), "Adam: a learning rate"),
+        (lambda: Adam(lr=-1), "Adam: lr is a finite number"),
         (lambda: Adam(betas=(0.9, 1.0)), r"betas\[1\]=1.0"),
         (lambda: Adam(betas=(0.9,)), "two numbers"),
         (lambda: Adam(eps=-1), "got eps=-1"),
         (lambda: StalenessAware(0.1), r"wraps a rule; got 0.1; write for instance StalenessAware\(SGD\(0.1\)\)"),
-        (lambda: DelayCompensated(SGD(0.1), strength=-1), "strength is zero or more"),
+        (lambda: DelayCompensated(SGD(0.1), strength=-1), "strength is a finite number, at least 0"),
         (lambda: StalenessAware(SGD(0.1)).step(SGD(0.1).optimizer([torch.ones(1)]), -1), "from 0; got -1"),
     ],
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import isfinite
 from typing import TYPE_CHECKING
+
+from .. import checks
 
 if TYPE_CHECKING:
     import torch
@@ -39,13 +40,12 @@ class Rule(ABC):
 
 def require_lr(rule: Rule, lr: float) -> None:
     """Raise ValueError unless the learning rate is a positive number."""
-    if not (isfinite(lr) and lr > 0):
-        raise ValueError(f"{type(rule).__name__}: a learning rate is positive; got lr={lr}; try lr=0.1")
+    checks.number("lr", lr, above=0, of=type(rule).__name__)
 
 
 def require_fraction(rule: Rule, name: str, value: float) -> None:
     """Raise ValueError unless ``0 <= value < 1``."""
-    if not 0 <= value < 1:
+    if not 0 <= checks.number(name, value, of=type(rule).__name__) < 1:
         raise ValueError(
             f"{type(rule).__name__}: {name} is the share kept of the past, 0 <= {name} < 1 (at 1 nothing is ever"
             f" forgotten); got {name}={value}; 0.9 is usual"
@@ -54,8 +54,7 @@ def require_fraction(rule: Rule, name: str, value: float) -> None:
 
 def require_not_negative(rule: Rule, name: str, value: float) -> None:
     """Raise ValueError unless ``value`` is finite and at least zero."""
-    if not (isfinite(value) and value >= 0):
-        raise ValueError(f"{type(rule).__name__}: {name} is zero or more; got {name}={value}; 0 switches it off")
+    checks.number(name, value, least=0, of=type(rule).__name__)
 
 
 def require_rule(wrapper: Rule, rule: object) -> None:

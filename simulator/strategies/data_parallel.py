@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import ClassVar
 
+from .. import checks
 from ..program import AllReduce, Backward, Start, Update, Wait
 from ..rank import Rank
 from ..stack import Layer, Program, Rules
@@ -35,10 +37,10 @@ class DataParallel(Layer):
     replicas: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.bucket_bytes >= 0:
-            raise ValueError(f"bucket_bytes is 0 (a bucket per block) or more; got bucket_bytes={self.bucket_bytes}")
-        if self.replicas is not None and self.replicas < 1:
-            raise ValueError(f"replicas is at least 1, or None for all there are; got replicas={self.replicas}")
+        if self.bucket_bytes != inf:
+            checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
+        if self.replicas is not None:
+            checks.whole("replicas", self.replicas, least=1)
 
     @property
     def extent(self) -> int | None:

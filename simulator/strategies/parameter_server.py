@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
+from .. import checks
 from ..program import ANY, Copy, Free, Instruction, Record, Recv, Reduce, Send, Until, Update
 from ..rank import Rank
 from ..stack import Order, Program
@@ -42,16 +43,16 @@ class ParameterServer(Order):
     backups: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.servers, int) or self.servers < 1:
-            raise ValueError(f"servers is a whole number, at least 1; got servers={self.servers!r}")
+        checks.whole("servers", self.servers, least=1)
+        checks.whole("backups", self.backups)
         if self.mode not in MODES:
             raise ValueError(f"the modes of a parameter server are {', '.join(map(repr, MODES))}; got {self.mode!r}")
         if (self.mode == "ssp") != (self.bound is not None):
             raise ValueError(f"a bound belongs to mode='ssp' alone; got mode={self.mode!r}, bound={self.bound}")
-        if self.bound is not None and self.bound < 0:
-            raise ValueError(f"the bound is 0 steps or more; got bound={self.bound}")
-        if self.backups < 0 or (self.backups and self.mode != "sync"):
-            raise ValueError(f"backups is 0 or more, and belongs to mode='sync'; got backups={self.backups}")
+        if self.bound is not None:
+            checks.whole("bound", self.bound, of="in steps")
+        if self.backups and self.mode != "sync":
+            raise ValueError(f"backups belong to mode='sync' alone; got backups={self.backups} and mode={self.mode!r}")
 
     @property
     def static(self) -> bool:

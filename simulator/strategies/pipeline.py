@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from .. import checks
 from ..program import Backward, Forward, Load, Loss, Recv, Send, Update
 from ..rank import Rank
 from ..stack import Order, Program
@@ -73,10 +74,9 @@ class Pipeline(Order):
         if self.schedule not in SCHEDULES:
             names = ", ".join(map(repr, SCHEDULES))
             raise ValueError(f"the schedules of a pipeline are {names}; got schedule={self.schedule!r}")
-        if not isinstance(self.microbatches, int) or self.microbatches < 1:
-            raise ValueError(f"microbatches is a whole number, at least 1; got microbatches={self.microbatches!r}")
-        if self.stages is not None and self.stages < 1:
-            raise ValueError(f"stages is at least 1, or None for all there are; got stages={self.stages}")
+        checks.whole("microbatches", self.microbatches, least=1)
+        if self.stages is not None:
+            checks.whole("stages", self.stages, least=1)
 
     @property
     def extent(self) -> int | None:
