@@ -82,7 +82,7 @@ def measure_network(problem: Problem, ranks: int, seed: int = 0) -> Cluster:
         message_byte=per_byte - min(per_reduced, per_byte - sent_byte) if per_reduced else sent_byte,
         rendezvous=True,
         message_delays=_delays(arriving),
-        collective_delays=_delays(reducing),
+        collective_delays=_delays({size: found for size, found in reducing.items() if size > min(reducing)}),
     )
     bandwidth = 1 / max(per_byte - overheads.message_byte, 1e-12)
     name = f"{ranks} processes on this machine, as measured"

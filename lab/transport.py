@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from math import prod
+from threading import Lock
 from typing import Any, cast
 from zlib import crc32
 
@@ -20,9 +21,9 @@ from simulator.program import ANY, AllGather, AllReduce, Barrier, Broadcast, Col
 from simulator.rank import Rank
 from simulator.values import Nothing, Value, bounds
 
-HEADER = 24
-"""Bytes before the payload of a message: which value, its version, its size."""
-MOST_SENDS = 256  # unfinished sends of a rank; beyond, it waits for the oldest
+HEADER = 32
+"""Bytes before the payload of a message: which value, its version, its size, and how many I have had from you."""
+MOST_SENDS = 256  # sends to a rank that has not said that it took them; beyond, the sender waits for the oldest
 _groups: dict[tuple[str, tuple[int, ...], str], Any] = {}
 """Process groups of this process, kept from run to run: one per stream, members and device."""
 
@@ -49,18 +50,35 @@ class Letters:
 
     def __init__(self, me: Rank, tensors: Tensors):
         self.me, self.tensors = me, tensors
-        self.sending: deque[tuple[Any, torch.Tensor]] = deque()
+        self.sending: dict[int, deque[tuple[Any, torch.Tensor]]] = defaultdict(deque)
+        self.sent, self.taken = Counter[int](), Counter[int]()
+        self.spare: dict[int, list[torch.Tensor]] = defaultdict(list)
+        self.lock = Lock()  # an Until receives in a thread of its own
 
     def send(self, send: Send) -> float:
         """Put a snapshot on its way; gives its bytes."""
+        target = self.me.peer(send.over, send.to)
         payload = _bytes(self.tensors.read(send.value).detach())
-        letter = torch.empty(HEADER + payload.numel(), dtype=torch.uint8)
-        letter[:HEADER].view(torch.int64)[:] = torch.tensor([_key(send.value), send.version, payload.numel()])
+        size = payload.numel()
+        # Letters are used again: fresh memory can cost more than sending it (some milliseconds for a megabyte).
+        letter = self.spare[size].pop() if self.spare[size] else torch.empty(HEADER + size, dtype=torch.uint8)
+        header = torch.tensor([_key(send.value), send.version, size, self.taken[target]])
+        letter[:HEADER].view(torch.int64)[:] = header
         letter[HEADER:] = payload
-        self.sending.append((dist.isend(letter, self.me.peer(send.over, send.to)), letter))
-        while len(self.sending) > MOST_SENDS:
-            self.sending.popleft()[0].wait()
-        return float(payload.numel())
+        with self.lock:
+            self.sending[target].append((dist.isend(letter, target), letter))
+            self.sent[target] += 1
+        self._reclaim(target, self.sent[target] - MOST_SENDS)
+        return float(size)
+
+    def _reclaim(self, target: int, taken: int) -> None:
+        """Take back the letters up to a number, which their receiver has had, or has to have now."""
+        with self.lock:
+            waiting = self.sending[target]
+            while waiting and self.sent[target] - len(waiting) < taken:
+                work, letter = waiting.popleft()
+                work.wait()
+                self.spare[letter.numel() - HEADER].append(letter)
 
     def receive(self, recv: Recv) -> Arrived:
         """Wait for a message; ``store`` puts it where the program wants it."""
@@ -69,7 +87,9 @@ class Letters:
         expected = prod(shape) * dtype.itemsize
         letter = torch.empty(HEADER + expected, dtype=torch.uint8)
         source = dist.recv(letter, wanted)
-        key, version, size = letter[:HEADER].view(torch.int64).tolist()
+        key, version, size, had = letter[:HEADER].view(torch.int64).tolist()
+        self.taken[source] += 1
+        self._reclaim(source, had)
         if key == _key(Nothing()):
             return Arrived(source, version)
         if key != _key(recv.value) or size != expected:
@@ -86,8 +106,8 @@ class Letters:
 
     def finish(self) -> None:
         """Wait until everything sent has been taken."""
-        while self.sending:
-            self.sending.popleft()[0].wait()
+        for target in self.sending:
+            self._reclaim(target, self.sent[target])
 
 
 def issue(collective: Collective, me: Rank, tensors: Tensors, stream: str) -> tuple[Any, Callable[[], None]]:
