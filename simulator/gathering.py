@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from .cluster import Link
 from .collectives import critical_bytes, rounds, sent_bytes
 from .program import Collective
+from .rank import Rank
 from .threads import BLOCKED, Decoded, Thread
+from .values import Named, whole
 
 if TYPE_CHECKING:
     from .virtual import Machine
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 class Meeting:
     """One collective: who has arrived, and when the last did."""
 
-    __slots__ = ("arrivals", "latest")
+    __slots__ = ("arrivals", "latest", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, size: float) -> None:
         self.arrivals: list[tuple[Thread, Collective, Decoded, float]] = []
         self.latest = 0.0
+        self.size = size
 
 
 class Communicator:
@@ -48,11 +51,12 @@ class Gathering:
             communicator = self._communicator(thread, instruction.over)
         number = communicator.counts[rank]
         communicator.counts[rank] = number + 1
+        size = decoded.size if decoded.size >= 0 else thread.state.me.bytes(instruction.value)
         meeting = communicator.open.get(number)
         if meeting is None:
-            meeting = communicator.open[number] = Meeting()
-        elif meeting.arrivals[0][2] is not decoded:
-            self._check(meeting, thread, instruction, decoded)
+            meeting = communicator.open[number] = Meeting(size)
+        elif meeting.arrivals[0][2] is not decoded or meeting.size != size:
+            self._check(meeting, thread, instruction, size)
         clock = thread.clock
         meeting.arrivals.append((thread, instruction, decoded, clock))
         if clock > meeting.latest:
@@ -73,21 +77,21 @@ class Gathering:
             self.known[over, thread.stream, member] = communicator
         return communicator
 
-    def _check(self, meeting: Meeting, thread: Thread, mine: Collective, decoded: Decoded) -> None:
-        other, theirs, known, _ = meeting.arrivals[0]
-        if mine == theirs and decoded.size == known.size:
+    def _check(self, meeting: Meeting, thread: Thread, mine: Collective, size: float) -> None:
+        other, theirs, _, _ = meeting.arrivals[0]
+        if mine == theirs and size == meeting.size:
             return
         thread.current = mine
         raise self.machine.error(
             f"ranks of one axis call the same collectives in the same order; rank {thread.state.me.rank} calls {mine}"
-            f" of {decoded.size:g} bytes where rank {other.state.me.rank} calls {theirs} of {known.size:g} bytes",
+            f" of {size:g} bytes where rank {other.state.me.rank} calls {theirs} of {meeting.size:g} bytes",
             self.machine.marks((other.state, thread.state)),
         )
 
     def _begin(self, communicator: Communicator, meeting: Meeting) -> None:
-        _, instruction, decoded, _ = meeting.arrivals[0]
+        instruction = meeting.arrivals[0][1]
         machine, n = self.machine, len(communicator.members)
-        size = critical_bytes(type(instruction), n, decoded.size)
+        size = critical_bytes(type(instruction), n, meeting.size)
         latency = rounds(type(instruction), n) * communicator.latency
         if n > 1:
             latency += machine.cluster.overheads.collective + machine.collective_delay()
@@ -108,10 +112,10 @@ class Gathering:
     def _end(self, communicator: Communicator, meeting: Meeting, end: float) -> None:
         machine = self.machine
         n, extend = len(communicator.members), machine.spans.data.extend
-        _, instruction, decoded, _ = meeting.arrivals[0]
+        instruction = meeting.arrivals[0][1]
         if meeting.arrivals[0][0].state.tensors is not None:
             self._exchange(communicator, meeting)
-        sent = [sent_bytes(instruction, n, decoded.size, position) for position in range(n)] if n > 1 else [0.0]
+        sent = [sent_bytes(instruction, n, meeting.size, position) for position in range(n)] if n > 1 else [0.0]
         position = {member: index for index, member in enumerate(communicator.members)}
         for thread, _, mine, start in meeting.arrivals:
             me = thread.state.me
@@ -124,3 +128,8 @@ class Gathering:
 
         by_rank = {thread.state.me.rank: thread.state.tensors for thread, *_ in meeting.arrivals}
         combine(meeting.arrivals[0][1], [by_rank[member] for member in communicator.members])  # type: ignore[misc]
+
+
+def size_of(me: Rank, instruction: Collective) -> float:
+    """The bytes of a collective's value; -1 where they may change, as those of a named buffer."""
+    return -1.0 if isinstance(whole(instruction.value), Named) else me.bytes(instruction.value)

@@ -67,21 +67,27 @@ class Mail:
             self._offer(channel)
 
     def _offer(self, channel: Channel) -> None:
-        """Transfer the next parcel of a channel: at once, or, in a rendezvous, when the receiver waits for it."""
-        if not channel.queue:
-            return
-        start = self.machine.env.now
-        if self.machine.cluster.overheads.rendezvous:
-            state = self.machine.states[channel.target]
-            wanted = _who_wants(state, channel.source)
-            if wanted is None:
-                state.offers.append(channel)
-                return
-            wanted.parcel = channel.queue[0]
-            start = max(start, wanted.posted + channel.latency)
-        channel.busy = True
-        parcel = channel.queue.popleft()
-        self.machine.at(start, lambda: self._transfer(channel, parcel))
+        """Transfer the next parcels of a channel: at once, or, in a rendezvous, when the receiver waits for them."""
+        while channel.queue and not channel.busy:
+            start = now = self.machine.env.now
+            if self.machine.cluster.overheads.rendezvous:
+                state = self.machine.states[channel.target]
+                wanted = _who_wants(state, channel.source)
+                if wanted is None:
+                    state.offers.append(channel)
+                    return
+                wanted.parcel = channel.queue[0]
+                start = wanted.posted + channel.latency
+            channel.busy = True
+            parcel = channel.queue.popleft()
+            if start > now:
+                self.machine.at(start, lambda parcel=parcel: self._transfer_and_go_on(channel, parcel))  # type: ignore[misc]
+            else:
+                self._transfer(channel, parcel)
+
+    def _transfer_and_go_on(self, channel: Channel, parcel: Parcel) -> None:
+        self._transfer(channel, parcel)
+        self._offer(channel)
 
     def _transfer(self, channel: Channel, parcel: Parcel) -> None:
         machine, start = self.machine, self.machine.env.now
@@ -94,10 +100,13 @@ class Mail:
             # Delayed or not, messages from one rank to another arrive in the order in which they were sent.
             channel.last = parcel.time = max(channel.last, now + channel.latency + machine.message_delay())
             machine.at(parcel.time, lambda: self._deliver(channel.target, parcel))
+
+        def done_later() -> None:
+            done()
             self._offer(channel)
 
         if parcel.size:
-            machine.network.start(channel.path, parcel.size, machine.drained(done))
+            machine.network.start(channel.path, parcel.size, machine.drained(done_later))
         else:
             done()
 
@@ -132,7 +141,7 @@ class Mail:
         if recv.source != ANY:
             return self.receive(thread, recv, state.me.peer(recv.over, recv.source))
         if state.replay is not None:
-            source = state.replay.popleft()
+            source = self.machine.replayed(state)
             state.outcomes.append(source)
             return self.receive(thread, recv, source)
         if thread.clock > self.machine.env.now:

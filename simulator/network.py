@@ -98,6 +98,8 @@ class Network:
 
     def start(self, path: Path, size: float, done: Callable[[], None]) -> None:
         """Begin to move ``size`` bytes along ``path``; calls ``done`` when the last has left."""
+        if not size >= 0:
+            raise ValueError(f"a flow moves 0 bytes or more; got {size}")
         self._advance()
         flow = Flow(path, size, done)
         self.flows.append(flow)

@@ -22,8 +22,8 @@ Factor = Callable[[int], float]
 class Noise:
     """A law of compute times. Abstract: use ``fixed``, ``exponential``, ``gamma``, ``lognormal`` or ``slow``."""
 
-    def factor(self, rank: int, seed: int) -> Factor:
-        """The factors of one rank."""
+    def factor(self, rank: int, seed: object) -> Factor:
+        """The factors of one rank; ``seed`` is anything whose text tells it from others."""
         raise NotImplementedError
 
     def __mul__(self, other: Noise) -> Noise:
@@ -36,7 +36,7 @@ class Noise:
 class Fixed(Noise):
     """No noise: every factor is 1."""
 
-    def factor(self, rank: int, seed: int) -> Factor:
+    def factor(self, rank: int, seed: object) -> Factor:
         return lambda step: 1.0
 
 
@@ -46,7 +46,7 @@ class Slow(Noise):
 
     ranks: tuple[tuple[int, float], ...]
 
-    def factor(self, rank: int, seed: int) -> Factor:
+    def factor(self, rank: int, seed: object) -> Factor:
         always = dict(self.ranks).get(rank, 1.0)
         return lambda step: always
 
@@ -58,7 +58,7 @@ class Gamma(Noise):
     shape: float
     per: str = "step"
 
-    def factor(self, rank: int, seed: int) -> Factor:
+    def factor(self, rank: int, seed: object) -> Factor:
         draw = Random(f"gamma {seed} {rank}").gammavariate
         return _drawn(lambda: draw(self.shape, 1 / self.shape), self.per)
 
@@ -70,7 +70,7 @@ class Lognormal(Noise):
     sigma: float
     per: str = "step"
 
-    def factor(self, rank: int, seed: int) -> Factor:
+    def factor(self, rank: int, seed: object) -> Factor:
         draw = Random(f"lognormal {seed} {rank}").gauss
         return _drawn(lambda: exp(draw(-self.sigma * self.sigma / 2, self.sigma)), self.per)
 
@@ -82,20 +82,20 @@ class Product(Noise):
     first: Noise
     second: Noise
 
-    def factor(self, rank: int, seed: int) -> Factor:
-        first, second = self.first.factor(rank, 2 * seed + 1), self.second.factor(rank, 2 * seed + 2)
+    def factor(self, rank: int, seed: object) -> Factor:
+        first, second = self.first.factor(rank, f"{seed}/first"), self.second.factor(rank, f"{seed}/second")
         return lambda step: first(step) * second(step)
 
 
 def _drawn(draw: Callable[[], float], per: str) -> Factor:
     if per == "instruction":
         return lambda step: draw()
-    last: list[float] = [-1, 1.0]
+    drawn: list[float] = []
 
     def factor(step: int) -> float:
-        if step != last[0]:
-            last[:] = step, draw()
-        return last[1]
+        while len(drawn) <= step:  # a stream may still be at a step that its rank has left
+            drawn.append(draw())
+        return drawn[step]
 
     return factor
 

@@ -25,9 +25,8 @@ class Races:
         source = state.me.peer(until.recv.over, until.recv.source)
         guard, what = Guard(until.recv, thread.program, source, live=state.replay is None), until.what
         if state.replay is not None:
-            guard.done = state.replay.popleft()
-            guard.abandoned = guard.done >= 0
-            what = what[: guard.done] if guard.abandoned else what
+            guard.stopped = self.machine.replayed(state)
+            what = what[: guard.stopped] if guard.abandoned else what
         thread.program = iter_program(what)
         self.machine.at(thread.clock, lambda: self._begin(thread, guard))
         return BLOCKED
@@ -77,7 +76,7 @@ class Races:
         guard = thread.guard
         assert guard is not None
         thread.program, thread.guard = guard.outer, None
-        thread.state.outcomes.append(guard.done if guard.abandoned else -1)
+        thread.state.outcomes.append(guard.stopped)
         thread.result = self.machine.mail.receive(thread, guard.recv, guard.source, guard.abandoned, guard.parcel)
         thread.current = guard.recv if thread.result is BLOCKED else None
         return thread.result is not BLOCKED

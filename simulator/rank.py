@@ -10,6 +10,7 @@ from .model import Model
 from .values import Act, ActGrad, Chunk, Grads, Named, Params, Value, bounds
 
 if TYPE_CHECKING:
+    from .computing import Copy
     from .rules import Rule
     from .stack import Stack
 
@@ -22,6 +23,7 @@ class Rank:
     - ``microbatches``: into how many parts a rank's share of the batch is cut.
     - ``share``: (worker, workers), the slice of every global batch that is this rank's; None for servers.
     - ``step``: the step it is in; ``versions``: of the parameters it last received, by value.
+    - ``made``: how many steps it has ended.
     - ``memory``: a dict for what the program must remember from step to step, apart from named values.
     - ``rule``: how updates are applied (None when the run only times and the strategy names no rule).
     """
@@ -29,7 +31,7 @@ class Rank:
     def __init__(self, stack: Stack, rank: int, ranks: int, model: Model, steps: int, rule: Rule | None = None):
         self.rank, self.ranks, self.model, self.total, self.rule = rank, ranks, model, steps, rule
         self.grid = stack.grid(ranks)
-        self.step = 0
+        self.step = self.made = 0
         self.versions: dict[Value, int] = {}
         self.memory: dict[str, Any] = {}
         self.sizes: dict[Value, float] = {}
@@ -90,6 +92,7 @@ class Rank:
         """The steps of the run, one after another; ``count`` where this rank makes another number of them."""
         for self.step in range(self.total if count is None else count):
             yield self.step
+            self.made += 1
 
     # ------------------------------------------------------------ sizes
 
@@ -111,6 +114,10 @@ class Rank:
         if isinstance(value, (Params, Grads)):
             return sum(self.model.blocks[block].parameters for block in value.blocks)
         raise ValueError(f"only parameters and gradients have a number of elements here; got {value}")
+
+    def store(self, instruction: Copy) -> None:
+        """Remember how large a buffer is that a Copy has written."""
+        self.sizes[instruction.target] = self.bytes(instruction.source)
 
     def bytes(self, value: Value) -> float:
         """The size of a value in bytes; that of a named buffer is what was last stored in it."""

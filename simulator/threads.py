@@ -30,6 +30,7 @@ class Decoded:
     label: int
     size: float
     text: str
+    stores: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -57,9 +58,14 @@ class Guard:
     live: bool
     posted: float = 0.0
     parcel: Parcel | None = None
-    abandoned: bool = False
     done: int = 0
+    stopped: int = -1
     running: tuple[Decoded, float] | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the run that is replayed stopped the work, after so many instructions."""
+        return self.stopped >= 0
 
 
 @dataclass(slots=True, eq=False)

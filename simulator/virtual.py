@@ -19,13 +19,13 @@ from .cluster import Cluster
 from .computing import COMPUTING
 from .costs import seconds
 from .errors import ProgramError
-from .gathering import Gathering
+from .gathering import Gathering, size_of
 from .hazards import Hazard, InFlight
 from .listing import Listing
 from .mail import Mail
 from .network import Network
 from .noise import Noise
-from .program import Collective, Instruction, Record, Recv, Send, Start, Until, Wait
+from .program import Collective, Copy, Instruction, Record, Recv, Send, Start, Until, Wait
 from .races import Races
 from .rank import Rank
 from .spans import COMPUTE, Sample, Spans
@@ -162,16 +162,20 @@ class Machine:
                 if result is BLOCKED:
                     thread.current = instruction
                     return
+                if thread.guard is not None:
+                    thread.guard.done += 1
                 continue
-            length = decoded.seconds if factor is None else decoded.seconds * factor(me.step)
+            step = me.step if thread.task is None else thread.task.step
+            length = decoded.seconds if factor is None else decoded.seconds * factor(step)
             if thread.guard is not None and thread.guard.live:
                 self.races.compute(thread, instruction, decoded, length)
                 return
             start = thread.clock
             thread.clock = end = start + length
+            if decoded.stores:
+                me.store(instruction)  # type: ignore[arg-type]
             if state.tensors is not None:
                 self.maths(thread, instruction, end)
-            step = me.step if thread.task is None else thread.task.step
             extend((me.rank, stream, decoded.label, step, start, end, 0.0))
             result = None
 
@@ -182,13 +186,14 @@ class Machine:
         handler = self.decoders.get(type(instruction))
         cost = size = 0.0
         if isinstance(instruction, Collective):
-            handler, size = self.gathering.join, state.me.bytes(instruction.value)
+            handler, size = self.gathering.join, size_of(state.me, instruction)
         elif handler is None:
             if not isinstance(instruction, COMPUTING):
                 raise ValueError(f"no machine knows {instruction}: a program's own maths is a Compute(function, …)")
             cost = seconds(instruction, state.me, self.cluster.device)
         text = str(instruction)
-        decoded = state.known[instruction] = Decoded(handler, cost, self.spans.label(text), size, text)
+        stores = isinstance(instruction, Copy)
+        decoded = state.known[instruction] = Decoded(handler, cost, self.spans.label(text), size, text, stores)
         return decoded
 
     def maths(self, thread: Thread, instruction: Instruction, end: float) -> None:
@@ -234,6 +239,7 @@ class Machine:
             lines = [f"rank {thread.state.me.rank} waits at {thread.current}{_where(thread)}" for thread in stuck[:8]]
             raise self.error("deadlock: no rank can go on\n" + "\n".join(lines))
         for state in self.states:
+            self._complete(state)
             if state.inbox:
                 parcel = state.inbox[0]
                 sent, history = self.spans.labels[parcel.label], self.states[parcel.source].history or []
@@ -242,6 +248,20 @@ class Machine:
                     f" which rank {parcel.source} sent",
                     [(parcel.source, row) for row, text in enumerate(history) if sent in text][-1:],
                 )
+
+    def _complete(self, state: State) -> None:
+        """Every worker made all its steps, and a replay has come to its end."""
+        me = state.me
+        if me.share is not None and me.made < me.total and me.total > 1:
+            raise self.error(f"a program goes through me.steps(); that of rank {me.rank} made {me.made} of {me.total}")
+        if state.replay:
+            raise self.error(f"the replayed run received more often on rank {me.rank}: its strategy was another")
+
+    def replayed(self, state: State) -> int:
+        """What the run that is replayed got where this rank is now."""
+        if not state.replay:
+            raise self.error(f"the replayed run received less often on rank {state.me.rank}: its strategy was another")
+        return state.replay.popleft()
 
     def marks(self, states: Iterable[State]) -> list[tuple[int, int]]:
         """(rank, row) of each that cannot go on: where it waits, or where it started what does."""
