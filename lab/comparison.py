@@ -13,7 +13,7 @@ from simulator.metrics import final_loss, step_time
 from simulator.problem import Problem
 from simulator.run import Run
 from simulator.simulate import simulate
-from simulator.stack import stack
+from simulator.stack import Layer, Order, Stack, stack
 
 from .calibration import Calibration, calibrate
 from .running import execute
@@ -31,9 +31,9 @@ class Pair:
 
 
 def compare(
-    strategies: Sequence[AnyStrategy], problem: Problem, ranks: int = 2, steps: int = 20, seed: int = 0
+    strategies: AnyStrategy | Sequence[AnyStrategy], problem: Problem, ranks: int = 2, steps: int = 20, seed: int = 0
 ) -> pd.DataFrame:
-    """Calibrate this machine, predict each strategy under the virtual clock, measure it under the wall clock.
+    """Calibrate this machine, predict strategies (or one) under the virtual clock, measure them under the wall clock.
 
     One row per strategy: predicted and measured time per step [ms] and their error [%], throughput [samples/s], bytes
     sent by all ranks, the last loss and the mean staleness on each clock. Errors are honest only when the machine is
@@ -43,7 +43,8 @@ def compare(
 
         lab.compare([sim.DataParallel(), sim.Pipeline("1f1b", microbatches=4)], sim.problem("digits-mlp"), ranks=2)
     """
-    return table(pairs(strategies, problem, ranks, steps, seed))
+    several = [strategies] if isinstance(strategies, (Order, Layer, Stack)) else strategies
+    return table(pairs(several, problem, ranks, steps, seed))
 
 
 def pairs(

@@ -24,11 +24,18 @@ class Pending:
 class Underway:
     """A collective that has begun. Whoever needs its result calls ``wait``, from any thread."""
 
-    def __init__(self, work: Any, after: Callable[[], None], clock: Clock, report: Callable[[float], None]):
+    def __init__(
+        self,
+        work: Any,
+        after: Callable[[], None],
+        clock: Clock,
+        report: Callable[[float], None],
+        tells_its_end: bool = True,
+    ):
         self.work, self.after, self.clock, self.report = work, after, clock, report
         self.lock, self.done = Lock(), False
         self.ended: list[float] = []
-        future = _future(work)
+        future = _future(work) if tells_its_end else None  # on a GPU it ends when it is queued
         if work is None:  # alone along the axis: there is nothing to wait for
             self.ended.append(clock.now())
         elif future is not None:

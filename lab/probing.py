@@ -15,7 +15,7 @@ from simulator.problem import Problem
 from simulator.program import AllReduce, Barrier, Compute, Recv, Send
 from simulator.rank import Rank
 from simulator.run import Run
-from simulator.spans import Span, kind
+from simulator.spans import COMPUTE, Span, kind
 from simulator.stack import Order, Program
 from simulator.values import Named
 
@@ -97,11 +97,19 @@ def _size(span: Span) -> int:
 
 
 def _timed(run: Run, name: str, rank: int | None = None) -> dict[tuple[int, int], list[Span]]:
-    """The spans of one kind of instruction, by size and step."""
-    found: dict[tuple[int, int], list[Span]] = defaultdict(list)
+    """The spans of one kind of instruction, by size and step; each ends when its rank begins the next one.
+
+    So they hold what it takes to wake a rank up, too. Sends have streams of their own, and end when they end.
+    """
+    lanes = defaultdict(list)
     for span in run.spans:
-        if kind(span.instruction) == name and span.step >= WARM_UP and rank in (None, span.rank):
-            found[_size(span), span.step].append(span)
+        lanes[span.rank, span.stream].append(span)
+    found: dict[tuple[int, int], list[Span]] = defaultdict(list)
+    for lane in lanes.values():
+        for span, following in zip(lane, lane[1:]):
+            if kind(span.instruction) == name and span.step >= WARM_UP and rank in (None, span.rank):
+                end = following.start if span.stream == COMPUTE else span.end
+                found[_size(span), span.step].append(span._replace(end=end))
     return found
 
 
@@ -114,16 +122,16 @@ def _sends(run: Run) -> Samples:
 
 
 def _arrivals(run: Run) -> Samples:
-    """From rank 0's Send to the end of rank 1's Recv, which has been waiting for it."""
+    """From rank 0's Send until rank 1, which has been waiting for it, goes on."""
     sent, received = _timed(run, "Send", 0), _timed(run, "Recv", 1)
     found: Samples = defaultdict(list)
-    for (size, step), (span,) in sent.items():
-        found[size].append(received[size, step][0].end - span.start)
+    for key in sent.keys() & received.keys():
+        found[key[0]].append(received[key][0].end - sent[key][0].start)
     return found
 
 
 def _reductions(run: Run) -> Samples:
-    """From the last rank's start to the last rank's end."""
+    """From the last rank's start until the last rank goes on."""
     found: Samples = defaultdict(list)
     for (size, _), spans in _timed(run, "AllReduce").items():
         found[size].append(max(span.end for span in spans) - max(span.start for span in spans))

@@ -63,7 +63,7 @@ def _warm_up(rule: Rule) -> None:
     """Let torch load what it loads on first use (1 to 2 s for optimizers), before time counts."""
     leaf = torch.nn.Parameter(torch.zeros(2))
     leaf.grad = torch.zeros(2)
-    rule.step(rule.optimizer([leaf]), since=torch.zeros(2))
+    rule.step(rule.optimizer([leaf]))
 
 
 class Wall:
@@ -103,6 +103,10 @@ class Wall:
             if self.flight is not None:
                 self._examine(instruction)
             result = self.do(instruction, COMPUTE, step)
+        if me.share is not None and me.made < me.total and me.total > 1:
+            raise ProgramError(
+                f"a program goes through me.steps(); that of rank {me.rank} made {me.made} of {me.total}"
+            )
         self.note(me.step, "finishing", True)
         self._finish(self.pending)
         self.letters.finish()
@@ -137,7 +141,7 @@ class Wall:
 
     def _synchronise(self) -> None:
         if self.place.device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.place.device)
 
     def _examine(self, instruction: Instruction) -> None:
         assert self.flight is not None
@@ -157,6 +161,11 @@ class Wall:
         sent = sent_bytes(collective, len(members), size, members.index(me.rank)) if len(members) > 1 else 0.0
         start = self.clock.now()
         work, after = issue(collective, me, self.tensors, stream)
+        on_cpu = self.place.device == "cpu"
+
+        def settle() -> None:
+            after()
+            self._synchronise()
 
         def done(end: float) -> None:
             # It began when the one before it on this stream had ended, however early it was issued.
@@ -164,7 +173,7 @@ class Wall:
             self.ends[stream] = max(begin, end)
             self.spans.add(me.rank, stream, text, step, begin, self.ends[stream], sent)
 
-        return Underway(work, after, self.clock, done)
+        return Underway(work, settle, self.clock, done, tells_its_end=on_cpu)
 
     def _send(self, send: Send, stream: str, step: int, text: str) -> None:
         start = self.clock.now()
@@ -222,14 +231,18 @@ class Wall:
         self.samples.append(Sample(self.me.rank, step, self.clock.now(), record.name, record.value))
 
     def _until(self, until: Until, stream: str, step: int, text: str) -> Message:
-        """Work until the message is here; whether it is, is looked up between instructions."""
+        """Work until the message is here; whether it is, is looked up between instructions.
+
+        Once the first Send is out the work is done to its end: its receivers count on all of it.
+        """
         waiting = self.texts.setdefault(until.recv, str(until.recv))
         lane, messages = self.lanes.setdefault("until", Lane("until")), list[Arrived]()
         # Taken in a thread, stored here: nothing may write the parameters with which the work computes.
         arrival = lane.run(lambda: messages.append(self.letters.receive(until.recv)))
-        done = 0
+        done, sending = 0, False
         for instruction in until.what:
-            if arrival.done():
+            sending = sending or isinstance(instruction, Send)
+            if arrival.done() and not sending:
                 break
             self.do(instruction, stream, step)
             done += 1

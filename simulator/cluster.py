@@ -59,6 +59,16 @@ class Cluster:
     overheads: Overheads = Overheads()
     routes: dict[tuple[int, int], tuple[Link, ...]] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        check_ranks(self.ranks)
+        missing = [rank for rank in range(self.ranks) if rank not in self.graph]
+        if missing:
+            raise ValueError(f"ranks are nodes of the graph, named 0 to {self.ranks - 1}; missing are {missing[:8]}")
+        for source, target, link in self.graph.edges(data=True):
+            for name in ("bandwidth", "latency"):
+                if not link.get(name, -1) >= 0:
+                    raise ValueError(f"a link has a {name} of 0 or more; {source!r} -> {target!r} has {link.get(name)}")
+
     @classmethod
     def flat(
         cls,
@@ -96,7 +106,10 @@ class Cluster:
         if known is None:
             import networkx as nx
 
-            nodes = cast("list[int]", nx.shortest_path(self.graph, source, target, weight="latency"))
+            try:
+                nodes = cast("list[int]", nx.shortest_path(self.graph, source, target, weight="latency"))
+            except nx.NetworkXException as error:
+                raise ValueError(f"every rank reaches every other over links; {error}") from None
             known = self.routes[source, target] = tuple(pairwise(nodes))
         return known
 
@@ -130,6 +143,6 @@ def cluster(name: str, ranks: int, device: Device | None = None) -> Cluster:
     >>> print(cluster("ideal", ranks=4))
     4 ranks on an ideal network
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"no cluster is called {name!r}; the names are {', '.join(map(repr, PRESETS))}")
     return PRESETS[name](ranks, device)
