@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -106,7 +107,7 @@ def _timed(run: Run, name: str, rank: int | None = None) -> dict[tuple[int, int]
         lanes[span.rank, span.stream].append(span)
     found: dict[tuple[int, int], list[Span]] = defaultdict(list)
     for lane in lanes.values():
-        for span, following in zip(lane, lane[1:]):
+        for span, following in pairwise(lane):
             if kind(span.instruction) == name and span.step >= WARM_UP and rank in (None, span.rank):
                 end = following.start if span.stream == COMPUTE else span.end
                 found[_size(span), span.step].append(span._replace(end=end))
