@@ -1,0 +1,89 @@
+"""What real machines add: the sender's time, the receiver's readiness, the operating system's delays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import simulator as sim
+from simulator.values import Params
+
+LATENCY, BANDWIDTH, SIZE = 0.5, 100.0, 400.0  # s, B/s, B
+
+
+@dataclass(frozen=True)
+class OneMessage(sim.Order):
+    """Rank 0 sends after ``sender`` seconds, rank 1 receives after ``receiver`` seconds."""
+
+    sender: float = 0.0
+    receiver: float = 0.0
+
+    def program(self, me):
+        value = Params(me.blocks)
+        for _ in me.steps():
+            if me.rank == 0:
+                yield sim.Compute(len, seconds=self.sender)
+                yield sim.Send(value, to=1)
+            else:
+                yield sim.Compute(len, seconds=self.receiver)
+                yield sim.Recv(value, source=0)
+
+    axis = "pair"
+
+
+def took(order: sim.Order, **overheads: object) -> float:
+    """Seconds until the message is there."""
+    cluster = sim.Cluster.flat(2, BANDWIDTH, LATENCY, overheads=sim.Overheads(**overheads))  # type: ignore[arg-type]
+    model = sim.Model.of_times(blocks=1, parameters=int(SIZE) // 4)
+    return sim.simulate(order, model, cluster, steps=1).makespan
+
+
+def test_without_overheads_a_message_takes_latency_and_bytes_over_bandwidth():
+    assert took(OneMessage()) == pytest.approx(LATENCY + SIZE / BANDWIDTH, rel=1e-12)
+    assert took(OneMessage(receiver=100.0)) == pytest.approx(100.0, rel=1e-12)  # it has been waiting
+
+
+def test_in_a_rendezvous_who_waits_late_pays_one_latency_more():
+    one_way = LATENCY + SIZE / BANDWIDTH
+    assert took(OneMessage(sender=3.0), rendezvous=True) == pytest.approx(3.0 + one_way, rel=1e-12)
+    assert took(OneMessage(receiver=3.0), rendezvous=True) == pytest.approx(3.0 + LATENCY + one_way, rel=1e-12)
+
+
+def test_a_send_takes_the_time_of_its_sender():
+    spent = took(OneMessage(), message=2.0, message_byte=0.01)
+    assert spent == pytest.approx(2.0 + SIZE * 0.01 + LATENCY + SIZE / BANDWIDTH, rel=1e-12)
+
+
+def test_delays_are_drawn_with_the_seed_and_keep_messages_in_order():
+    delays = dict(message_delays=(0.0, 7.0), collective_delays=(0.0, 3.0))
+    cluster = sim.Cluster.flat(2, BANDWIDTH, LATENCY, overheads=sim.Overheads(**delays))  # type: ignore[arg-type]
+    model = sim.Model.of_times(blocks=2, parameters=100, activation_bytes=8)
+    strategy = sim.Pipeline("gpipe", microbatches=8)
+    runs = [sim.simulate(strategy, model, cluster, steps=3, seed=seed) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+    assert runs[0].instructions == sim.simulate(strategy, model, sim.cluster("ideal", ranks=2), steps=3).instructions
+    data = sim.simulate(sim.DataParallel(), model, cluster, steps=20)
+    assert {round(time, 9) for time in np.diff(data.step_times)} - {0.0} <= {3.0, -3.0}
+    assert len(set(np.round(data.step_times, 9))) == 2
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        sim.ParameterServer(servers=2),
+        sim.ParameterServer(mode="async"),
+        sim.ParameterServer(mode="ssp", bound=1),
+        sim.ParameterServer(backups=1),
+        sim.Pipeline("1f1b", microbatches=4),
+    ],
+    ids=str,
+)
+def test_every_strategy_ends_in_a_rendezvous_too(strategy):
+    overheads = sim.Overheads(rendezvous=True, message=0.01, message_delays=(0.0, 0.5, 2.0))
+    cluster = sim.Cluster.flat(4, BANDWIDTH, LATENCY, overheads=overheads)
+    model = sim.Model.of_times(blocks=4, parameters=100, activation_bytes=8)
+    run = sim.simulate(strategy, model, cluster, steps=5, noise=sim.noise.exponential())
+    ideal = sim.simulate(strategy, model, sim.cluster("ideal", ranks=4), steps=5, noise=sim.noise.exponential())
+    assert run.makespan > ideal.makespan
