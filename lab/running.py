@@ -6,12 +6,11 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 from tqdm.auto import tqdm
 
 from simulator.checking import AnyStrategy
-from simulator.learning import assemble
+from simulator.learning import assemble, replicas
 from simulator.problem import Problem
 from simulator.rank import Rank
 from simulator.run import Run
@@ -22,8 +21,6 @@ from simulator.stack import Stack, stack
 from . import torchrun
 from .launch import Handle, run_ranks, start_ranks
 from .wall import Observed, run_rank
-
-_checked: WeakSet[Problem] = WeakSet()
 
 
 def execute(
@@ -98,6 +95,7 @@ class Job:
             samples=sorted((sample for one in observed for sample in one.samples), key=lambda sample: sample.time),
             outcomes=tuple(one.outcomes for one in observed),
             parameters=assemble(self.problem, self.seed, pieces),
+            notes=replicas(pieces),
             clock_error=max(one.clock_error for one in observed),
             **identity(self.stack, self.problem, members, self.steps, self.seed),
         )
@@ -135,9 +133,7 @@ def _job(strategy: AnyStrategy, problem: Problem, ranks: int | None, steps: int,
     if ranks is None:
         ranks = int(os.environ.get("WORLD_SIZE", "2")) if torchrun.inside() else 2
     prepare(whole, problem.model(), ranks, steps, seed, learning=True)
-    if problem not in _checked:
-        problem.check()
-        _checked.add(problem)
+    problem.check()
     return Job(whole, problem, ranks, steps, seed)
 
 

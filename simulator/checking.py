@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from types import NoneType
 
+from . import checks
 from .cluster import check_ranks, cluster
 from .errors import ProgramError
 from .hazards import Hazard, InFlight
 from .listing import Listing
 from .model import Model
 from .problem import Problem
-from .program import Instruction
+from .program import Broadcast, Instruction, Recv, Until
 from .rank import Rank
+from .rewriting import spoken
 from .spans import COMPUTE
 from .stack import Layer, Order, Stack, stack
+from .values import Act, ActGrad, Grads, Params, Value, whole
 from .virtual import Machine
 
 AnyStrategy = Order | Layer | Stack
 
 
-def listing(strategy: AnyStrategy, ranks: int = 4, workload: Model | Problem | None = None, steps: int = 1) -> Listing:
+def listing(
+    strategy: AnyStrategy, ranks: int | None = None, workload: Model | Problem | None = None, steps: int = 1
+) -> Listing:
     """What every rank does in a step: a grid with a column per rank.
 
     A program that uses no results is listed without running it; of others one run on an ideal cluster is shown.
-    ``workload`` defaults to a small model with as many blocks as ranks.
+    ``ranks`` defaults to 4, or to 1 where the strategy has no axis; ``workload`` to a small model with as many blocks
+    as ranks. Raises ValueError and ProgramError as ``validate`` does, where there is nothing to list.
 
     >>> from simulator import DataParallel
     >>> print(listing(DataParallel(), ranks=2, workload=Model.of_times(blocks=1)))
@@ -36,10 +43,13 @@ def listing(strategy: AnyStrategy, ranks: int = 4, workload: Model | Problem | N
     5 | Wait                                    | Wait
     6 | Update Params(0)                        | Update Params(0)
     """
-    whole, members = _members(strategy, ranks, workload, steps)
-    if whole.order.static:
-        return Listing(tuple(tuple(str(instruction) for instruction in whole.program(me)) for me in members))
-    machine = _checked(whole, members)
+    strategy = stack(strategy)
+    if ranks is None:
+        ranks = 4 if any(part.axis for part in strategy.parts) else 1
+    members = _members(strategy, ranks, workload, steps)
+    if strategy.order.static:
+        return Listing(tuple(tuple(map(str, _said(strategy, me))) for me in members))
+    machine = _checked(strategy, members)
     return Listing(tuple(tuple(state.history or ()) for state in machine.states))
 
 
@@ -50,45 +60,90 @@ def validate(strategy: AnyStrategy, ranks: int, workload: Model | Problem | None
     they are in flight. Raises ValueError when the strategy does not fit the ranks or the model, and ProgramError,
     whose text shows the grid with the bad step marked, when the program is wrong.
     """
-    _checked(*_members(strategy, ranks, workload, 1))
+    strategy = stack(strategy)
+    _checked(strategy, _members(strategy, ranks, workload, 1))
 
 
-def ensure_valid(whole: Stack, ranks: int, model: Model) -> None:
+def ensure_valid(strategy: Stack, ranks: int, model: Model) -> None:
     """Check one step of a program that uses no results; once for each strategy, number of ranks and model."""
-    if whole.order.static:
+    if strategy.order.static:
         try:
-            _once(whole, ranks, model)
+            hash(strategy)
         except TypeError:  # an order with fields that have no hash cannot be remembered
-            validate(whole, ranks, model)
+            validate(strategy, ranks, model)
+        else:
+            _once(strategy, ranks, model)
 
 
 @lru_cache(maxsize=256)
-def _once(whole: Stack, ranks: int, model: Model) -> None:
-    validate(whole, ranks, model)
+def _once(strategy: Stack, ranks: int, model: Model) -> None:
+    validate(strategy, ranks, model)
 
 
-def _members(
-    strategy: AnyStrategy, ranks: int, workload: Model | Problem | None, steps: int
-) -> tuple[Stack, list[Rank]]:
+def _members(strategy: Stack, ranks: int, workload: Model | Problem | None, steps: int) -> list[Rank]:
     check_ranks(ranks)
-    whole = stack(strategy)
+    checks.whole("steps", steps, least=1)
+    checks.kind("workload", workload, (Model, Problem, NoneType), "a Model or a Problem, such as problem('digits-mlp')")
     model = workload.model() if isinstance(workload, Problem) else workload
     model = model or Model.of_times(blocks=max(2, ranks), parameters=1000 * max(2, ranks), batch=64 * ranks)
-    whole.check(ranks, model)
-    return whole, [Rank(whole, rank, ranks, model, steps) for rank in range(ranks)]
+    strategy.check(ranks, model)
+    return [Rank(strategy, rank, ranks, model, steps) for rank in range(ranks)]
 
 
-def _checked(whole: Stack, members: list[Rank]) -> Machine:
-    if whole.order.static:
-        _no_hazards([tuple(whole.program(_two_steps(whole, me))) for me in members])
-    machine = Machine(whole, members, cluster("ideal", ranks=len(members)), check=True)
+def _checked(strategy: Stack, members: list[Rank]) -> Machine:
+    if strategy.order.static:
+        programs = [_said(strategy, _two_steps(strategy, me)) for me in members]
+        for program, me in dict(zip(programs, members)).items():
+            for instruction in dict.fromkeys(program):
+                _check_places(instruction, me)
+        _no_hazards(programs)
+    machine = Machine(strategy, members, cluster("ideal", ranks=len(members)), check=True)
     machine.run()
     return machine
 
 
-def _two_steps(whole: Stack, me: Rank) -> Rank:
+def _two_steps(strategy: Stack, me: Rank) -> Rank:
     """The same rank at the beginning of two steps: what one leaves in flight, the next may touch."""
-    return Rank(whole, me.rank, me.ranks, me.model, 2, me.rule)
+    return Rank(strategy, me.rank, me.ranks, me.model, 2, me.rule)
+
+
+def _said(strategy: Stack, me: Rank) -> tuple[Instruction, ...]:
+    """All that a rank says when nothing gives it results."""
+    said: list[Instruction] = []
+    try:
+        said.extend(spoken(strategy.program(me), me))  # keeps what came before an error
+    except (AttributeError, TypeError) as error:
+        if "NoneType" not in str(error) or not any(isinstance(one, (Recv, Until)) for one in said):
+            raise
+        raise ProgramError(
+            f"a program that uses what its instructions give, such as the message of a Recv, cannot be listed before it"
+            f" runs: set static = False in {type(strategy.order).__name__} (rank {me.rank}, after {said[-1]}: {error})"
+        ) from error
+    return tuple(said)
+
+
+def _check_places(instruction: Instruction, me: Rank) -> None:
+    """Refuse blocks that the model does not have, and roots that are not along the axis."""
+    inner = (*getattr(instruction, "what", ()), *((instruction.recv,) if isinstance(instruction, Until) else ()))
+    for one in inner:
+        _check_places(one, me)
+    blocks = len(me.model.blocks)
+    if any(_last_block(whole(value)) >= blocks for value in (*instruction.reads, *instruction.writes)):
+        raise ValueError(
+            f"the model has {blocks} block(s), numbered from 0; got {instruction} on rank {me.rank}: see me.blocks"
+        )
+    if isinstance(instruction, Broadcast) and instruction.root >= me.size(instruction.over):
+        raise ValueError(
+            f"a root is a position along its axis, 0 to {me.size(instruction.over) - 1};"
+            f" got root={instruction.root} in {instruction}"
+        )
+
+
+def _last_block(value: Value) -> int:
+    """The last block that a value belongs to; -1 if none."""
+    if isinstance(value, (Params, Grads)):
+        return max(value.blocks, default=-1)
+    return value.block - 1 if isinstance(value, (Act, ActGrad)) else -1  # what leaves the last block is Act(blocks)
 
 
 def _no_hazards(programs: list[tuple[Instruction, ...]]) -> None:
@@ -102,6 +157,3 @@ def _no_hazards(programs: list[tuple[Instruction, ...]]) -> None:
                 marks = tuple((rank, row) for rank, other in enumerate(programs) if other == program)
                 columns = tuple(tuple(map(str, other)) for other in programs)
                 raise ProgramError(f"{hazard}\n{Listing(columns, marks)}") from None
-
-
-__all__ = ["ProgramError", "ensure_valid", "listing", "validate"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from . import checks
 from .instruction import Instruction
-from .values import Nothing, Value
+from .values import Nothing, Value, require_value
 
 ANY = -1
 """As the source of a Recv: whoever comes first."""
@@ -17,6 +18,9 @@ class Collective(Instruction):
 
     value: Value
     over: str = "world"
+
+    def __post_init__(self) -> None:
+        require_value("value", self.value)
 
     @property
     def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
@@ -37,6 +41,7 @@ class AllReduce(Collective):
     op: str = "mean"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_op(self.op)
 
 
@@ -47,6 +52,7 @@ class ReduceScatter(Collective):
     op: str = "mean"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_op(self.op)
 
 
@@ -60,6 +66,10 @@ class Broadcast(Collective):
     """Every rank ends with the value of the rank at position ``root`` of the axis."""
 
     root: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.whole("root", self.root)
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,9 @@ class Send(Instruction):
     over: str = "world"
     version: int = field(default=0, compare=False)
 
+    def __post_init__(self) -> None:
+        require_value("value", self.value)
+
     @property
     def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
         return (self.value,)
@@ -106,6 +119,11 @@ class Recv(Instruction):
     source: int
     over: str = "world"
     into: Value | None = None
+
+    def __post_init__(self) -> None:
+        require_value("value", self.value)
+        if self.into is not None:
+            require_value("into", self.into)
 
     @property
     def stored(self) -> Value:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from . import checks
 from .instruction import Instruction
-from .values import Act, ActGrad, Chunk, Grads, Params, Target, Value
+from .values import Act, ActGrad, Chunk, Grads, Params, Target, Value, require_value
+
+
+def require_place(instruction: Load | Forward | Loss | Backward) -> None:
+    """Raise ValueError unless block and microbatch are whole numbers from 0."""
+    for name in ("block", "blocks", "microbatch"):
+        checks.whole(name, getattr(instruction, name, 0), of=type(instruction).__name__)
 
 
 @dataclass(frozen=True)
@@ -14,6 +21,10 @@ class Load(Instruction):
     """Fetch this rank's share of a microbatch: inputs ``Act(0, microbatch)`` and targets."""
 
     microbatch: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.microbatch) is not int or self.microbatch < 0:
+            require_place(self)
 
     @property
     def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
@@ -29,6 +40,10 @@ class Forward(Instruction):
 
     block: int
     microbatch: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.block) is not int or type(self.microbatch) is not int or self.block < 0 or self.microbatch < 0:
+            require_place(self)
 
     @property
     def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
@@ -49,6 +64,10 @@ class Loss(Instruction):
     blocks: int
     microbatch: int = 0
 
+    def __post_init__(self) -> None:
+        if type(self.blocks) is not int or type(self.microbatch) is not int or self.blocks < 0 or self.microbatch < 0:
+            require_place(self)
+
     @property
     def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
         return Act(self.blocks, self.microbatch), Target(self.microbatch)
@@ -68,6 +87,10 @@ class Backward(Instruction):
     makes: ClassVar[tuple[type[Value], ...]] = (Grads,)
     block: int
     microbatch: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.block) is not int or type(self.microbatch) is not int or self.block < 0 or self.microbatch < 0:
+            require_place(self)
 
     @property
     def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
@@ -94,6 +117,11 @@ class Update(Instruction):
     staleness: int = field(default=0, compare=False)
     since: Value | None = None
 
+    def __post_init__(self) -> None:
+        require_value("params", self.params)
+        if self.since is not None:
+            require_value("since", self.since)
+
     @property
     def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
         return (self.since,) if self.since else ()
@@ -114,6 +142,10 @@ class Reduce(Instruction):
     source: Value
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        require_value("target", self.target)
+        require_value("source", self.source)
+
     @property
     def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
         return self.target, self.source
@@ -133,6 +165,10 @@ class Copy(Instruction):
     source: Value
     target: Value
 
+    def __post_init__(self) -> None:
+        require_value("source", self.source)
+        require_value("target", self.target)
+
     @property
     def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
         return (self.source,)
@@ -149,6 +185,8 @@ class Copy(Instruction):
 class Compute(Instruction):
     """Any other maths: ``function(*tensors of reads)`` gives the tensors of ``writes`` (a tuple, or one tensor).
 
+    ``reads`` and ``writes`` may be given as one value or several in a list.
+
     ``seconds`` is what it costs on the virtual clock. The function is called where tensors are, and only there.
     """
 
@@ -156,6 +194,13 @@ class Compute(Instruction):
     reads: tuple[Value, ...] = ()
     writes: tuple[Value, ...] = ()
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", as_values("reads", self.reads))
+        object.__setattr__(self, "writes", as_values("writes", self.writes))
+        checks.number("seconds", self.seconds, least=0, of="Compute")
+        if not callable(self.function):
+            raise ValueError(f"the maths of a Compute is a function of tensors; got function={self.function!r}")
 
     def __str__(self) -> str:
         return f"Compute {getattr(self.function, '__name__', 'function')}"
@@ -167,12 +212,23 @@ class Free(Instruction):
 
     value: Value
 
+    def __post_init__(self) -> None:
+        require_value("value", self.value)
+
     @property
     def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
         return (self.value,)
 
     def __str__(self) -> str:
         return f"Free {self.value}"
+
+
+def as_values(name: str, values: object) -> tuple[Value, ...]:
+    """One value or several, always as a tuple."""
+    found = tuple(values) if isinstance(values, (tuple, list)) else (values,)
+    for value in found:
+        require_value(name, value)
+    return found
 
 
 def gradients_of(params: Value) -> Value:

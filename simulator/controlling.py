@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .communicating import Recv
+from . import checks
+from .communicating import ANY, Recv
 from .instruction import Instruction
-from .values import Value
+from .values import Value, require_value
 
 
 def as_program(what: Instruction | Iterable[Instruction]) -> tuple[Instruction, ...]:
     """One instruction or several, always as a tuple."""
-    return (what,) if isinstance(what, Instruction) else tuple(what)
+    program = (what,) if isinstance(what, Instruction) else tuple(what)
+    for instruction in program:
+        checks.kind("what", instruction, Instruction, "an instruction, or several in a list")
+    return program
 
 
 @dataclass(frozen=True)
 class Start(Instruction):
     """Put an instruction, or several as a sub-program, on a stream and go on at once.
 
-    A stream runs what it is given one after another, in the order of the Starts. Sub-programs use no results.
+    A stream runs what it is given one after another, in the order of the Starts. Sub-programs use no results; they
+    neither wait for streams nor start any. A stream has any name but "compute", "until" and "to …", which are taken.
     """
 
     what: tuple[Instruction, ...]
@@ -31,6 +36,10 @@ class Start(Instruction):
         for instruction in self.what:
             if isinstance(instruction, (Wait, Until)):
                 raise ValueError(f"a sub-program on a stream waits for nothing but its own messages; got {instruction}")
+            if isinstance(instruction, Start):
+                raise ValueError(f"a sub-program starts nothing; got {instruction}: put what it starts in its place")
+        if not isinstance(on, str) or on in ("", "compute", "until") or on.startswith("to "):
+            raise ValueError(f"a stream has a name that is not taken by the machines, such as 'data'; got on={on!r}")
 
     def __str__(self) -> str:
         return f"Start {'; '.join(map(str, self.what))} on {self.on}"
@@ -42,6 +51,10 @@ class Wait(Instruction):
 
     value: Value | None = None
 
+    def __post_init__(self) -> None:
+        if self.value is not None:
+            require_value("value", self.value)
+
     def __str__(self) -> str:
         return f"Wait {self.value}" if self.value else "Wait"
 
@@ -50,7 +63,8 @@ class Wait(Instruction):
 class Until(Instruction):
     """Do ``what`` until the message of ``recv`` is here; what is not done by then is abandoned.
 
-    When ``what`` ends first, it waits for the message. It gives the program that message.
+    When ``what`` ends first, it waits for the message. It gives the program that message. The ``recv`` names its
+    source, so that a replay need only know where the work stopped.
     """
 
     recv: Recv
@@ -59,6 +73,12 @@ class Until(Instruction):
     def __init__(self, recv: Recv, what: Instruction | Iterable[Instruction]):
         object.__setattr__(self, "recv", recv)
         object.__setattr__(self, "what", as_program(what))
+        checks.kind("recv", recv, Recv, "the Recv of the message that ends the work")
+        if recv.source == ANY:
+            raise ValueError(f"an Until waits for one sender: give its Recv a source; got {recv}")
+        for instruction in self.what:
+            if isinstance(instruction, Until):
+                raise ValueError(f"an Until waits for one message: its work holds no other Until; got {instruction}")
 
     def __str__(self) -> str:
         return f"Until {self.recv}: {'; '.join(map(str, self.what))}"

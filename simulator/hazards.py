@@ -23,14 +23,24 @@ class InFlight:
         """Check an instruction that a rank is about to issue on a stream; remember what it starts or waits for."""
         if isinstance(instruction, Wait):
             self._wait(instruction.value)
-        elif isinstance(instruction, (Start, Until)):
-            on = instruction.on if isinstance(instruction, Start) else stream
+        elif isinstance(instruction, Start):
             for inner in instruction.what:
-                self._check(inner, on)
-            if isinstance(instruction, Start):
-                self.started += [(on, inner) for inner in instruction.what]
+                self._check(inner, instruction.on)
+            self.started += [(instruction.on, inner) for inner in instruction.what]
+        elif isinstance(instruction, Until):
+            self._until(instruction, stream)
         else:
             self._check(instruction, stream)
+
+    def _until(self, until: Until, stream: str) -> None:
+        """The work may end anywhere: what it starts may be in flight afterwards, even if its end waits for it."""
+        inside = InFlight()
+        inside.started = list(self.started)
+        for inner in until.what:
+            inside.issue(inner, stream)
+            if isinstance(inner, Start):
+                self.started += [(inner.on, what) for what in inner.what]
+        self._check(until.recv, stream)
 
     def _wait(self, value: Value | None) -> None:
         self.started = [(on, inner) for on, inner in self.started if value is not None and not touches(inner, value)]

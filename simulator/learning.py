@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .errors import DivergedError
+from .problems.draws import mix, seeded
 from .program import (
     AllGather,
     AllReduce,
@@ -44,6 +45,10 @@ Piece = tuple[int, "np.ndarray"]
 """Where in the flat vector of all parameters a piece begins, and its numbers."""
 
 
+SAME = 1e-6
+"""How far apart the ranks' parameters may be by rounding, relative to the largest of them."""
+
+
 class Batches:
     """The global batches of a run; the last ones are kept, for workers that are at different steps."""
 
@@ -55,7 +60,10 @@ class Tensors:
     """Parameters, gradients, activations and buffers of one rank."""
 
     def __init__(self, me: Rank, problem: Problem, seed: int, batches: Batches, device: str = "cpu"):
-        self.me, self.problem, self.batches, self.device = me, problem, batches, device
+        if not me.blocks or me.blocks != tuple(range(me.blocks[0], me.blocks[-1] + 1)):
+            raise ValueError(f"a rank learns neighbouring blocks in ascending order; rank {me.rank} has {me.blocks}")
+        self.me, self.problem, self.seed, self.batches, self.device = me, problem, seed, batches, device
+        self.traits = problem.traits
         every = problem.build(seed)
         self.offsets = _offsets(every)
         self.blocks = {block: every[block].to(device).train() for block in me.blocks}
@@ -88,6 +96,8 @@ class Tensors:
         first, last = value.blocks[0], value.blocks[-1]
         if value.blocks != tuple(range(first, last + 1)):
             raise ValueError(f"a value of several blocks names neighbours in ascending order; got {value}")
+        if first not in self.blocks or last not in self.blocks:
+            raise ValueError(f"rank {self.me.rank} has the blocks {self.me.blocks}; got {value}")
         flat = self.params if isinstance(value, Params) else self.grads
         return flat[self.offsets[first] - self.first : self.offsets[last + 1] - self.first]
 
@@ -101,9 +111,18 @@ class Tensors:
             return whole[slice(*bounds(whole.numel(), value.index, value.of))]
         if isinstance(value, Nothing):
             return torch.empty(0, dtype=self.params.dtype, device=self.device)
+        return self._kept(value)
+
+    def _kept(self, value: Value) -> torch.Tensor:
         if value not in self.store:
             raise ValueError(f"rank {self.me.rank} holds no {value} in step {self.me.step}: nothing has written it")
         return self.store[value]
+
+    def _take(self, value: Value) -> torch.Tensor:
+        """The tensor of a value that is kept by name, which is then forgotten."""
+        tensor = self._kept(value)
+        del self.store[value]
+        return tensor
 
     def write(self, value: Value, tensor: torch.Tensor) -> None:
         """Store a tensor under a name; numbers that lie in a flat vector are copied into it."""
@@ -127,32 +146,52 @@ class Tensors:
 
     def _load(self, load: Load) -> None:
         inputs, targets = self.batches.of(self.me.step)
-        assert self.me.share is not None, "only ranks with a share of the data load"
-        start, end = bounds(len(inputs), *self.me.share)
+        start, end = bounds(len(inputs), *self._share(load))
         first, last = bounds(end - start, load.microbatch, self.me.microbatches)
         mine = slice(start + first, start + last)
         self.store[Act(0, load.microbatch)] = inputs[mine].to(self.device)
         self.store[Target(load.microbatch)] = targets[mine].to(self.device)
 
+    def _share(self, instruction: Instruction) -> tuple[int, int]:
+        if self.me.share is None:
+            raise ValueError(
+                f"only a rank with a share of the data does {instruction}; rank {self.me.rank} has none; let share(me)"
+                " of its order give (worker, workers)"
+            )
+        return self.me.share
+
+    def _apply(self, function: Any, number: int, microbatch: int, entering: torch.Tensor, *more: Any) -> torch.Tensor:
+        """Call a block, or the loss, whose number is the next. What they draw does not depend on who computes."""
+        if number in self.traits.overwrites:
+            entering = entering.clone()
+        if number not in self.traits.draws:
+            return function(entering, *more)  # type: ignore[no-any-return]
+        worker = self.me.share[0] if self.me.share is not None else 0
+        with seeded(mix(self.seed, self.me.step, number, microbatch, worker), self.device):
+            return function(entering, *more)  # type: ignore[no-any-return]
+
     def _forward(self, forward: Forward) -> None:
         block, microbatch = forward.block, forward.microbatch
+        if block not in self.blocks:
+            raise ValueError(f"rank {self.me.rank} has the blocks {self.me.blocks}; got {forward}")
         entering = self.read(Act(block, microbatch)).detach()
         entering.requires_grad_(block > 0 and entering.is_floating_point())
         self.store[Act(block, microbatch)] = entering
-        out = self.blocks[block](entering)
+        out = self._apply(self.blocks[block], block, microbatch, entering)
         self.outputs[block, microbatch] = out
         self.store[Act(block + 1, microbatch)] = out.detach()
 
     def _loss(self, loss: Loss) -> None:
-        output = self.store.pop(Act(loss.blocks, loss.microbatch)).requires_grad_()
-        targets = self.store.pop(Target(loss.microbatch))
-        # Weighted so that the mean over workers of the sum over microbatches is the mean over the global batch,
-        # also where the slices are not of one size.
-        assert self.me.share is not None
-        weight = self.me.samples(loss.microbatch) * self.me.share[1] / self.problem.batch
-        value = self.problem.loss(output, targets) * weight
-        (self.store[ActGrad(loss.blocks, loss.microbatch)],) = torch.autograd.grad(value, output)
-        self.loss = value.item()
+        worker, workers = self._share(loss)
+        output = self._take(Act(loss.blocks, loss.microbatch)).requires_grad_()
+        targets = self._take(Target(loss.microbatch))
+        mean = self._apply(self.problem.loss, loss.blocks, loss.microbatch, output, targets)
+        # Weighted so that the mean over workers of the sum over microbatches is the gradient of the global batch, also
+        # where the slices are not of one size. What is noted adds up to the mean over the worker's own slice.
+        samples, (start, end) = self.me.samples(loss.microbatch), bounds(self.problem.batch, worker, workers)
+        weighted = mean * (samples * workers / self.problem.batch)
+        (self.store[ActGrad(loss.blocks, loss.microbatch)],) = torch.autograd.grad(weighted, output)
+        self.loss = mean.item() * samples / (end - start)
         if not isfinite(self.loss):
             raise DivergedError(
                 f"a loss is a finite number; rank {self.me.rank} got {self.loss} in step {self.me.step}:"
@@ -161,13 +200,15 @@ class Tensors:
 
     def _backward(self, backward: Backward) -> None:
         block, microbatch = backward.block, backward.microbatch
-        slope = self.store.pop(ActGrad(block + 1, microbatch))
+        if (block, microbatch) not in self.outputs:
+            raise ValueError(f"{backward} comes after a Forward of its own; rank {self.me.rank} has run none before it")
+        slope = self._take(ActGrad(block + 1, microbatch))
         output = self.outputs.pop((block, microbatch))
         if output.requires_grad:  # not so when the first blocks have no parameters
             torch.autograd.backward(output, slope)
-        entered = self.store.pop(Act(block, microbatch))
-        if entered.grad is not None:
-            self.store[ActGrad(block, microbatch)] = entered.grad
+        entered = self._take(Act(block, microbatch))
+        if entered.requires_grad:  # without a gradient where the block does not depend on what enters it
+            self.store[ActGrad(block, microbatch)] = torch.zeros_like(entered) if entered.grad is None else entered.grad
 
     def _update(self, update: Update) -> None:
         optimizer = self.optimizers.get(update.params)
@@ -194,8 +235,14 @@ class Tensors:
     def _compute(self, compute: Compute) -> None:
         function: Any = compute.function
         results = function(*(self.read(value) for value in compute.reads))
-        results = results if isinstance(results, tuple) else (results,)
-        for value, tensor in zip(compute.writes, results, strict=True):
+        if not isinstance(results, (tuple, list)):
+            results = () if results is None else (results,)
+        if len(results) != len(compute.writes) or not all(isinstance(result, torch.Tensor) for result in results):
+            raise ValueError(
+                f"the function of a Compute gives a tensor for each of its {len(compute.writes)} writes; {compute}"
+                f" gave {', '.join(type(result).__name__ for result in results) or 'none'}"
+            )
+        for value, tensor in zip(compute.writes, results):
             self.write(value, tensor)
 
     def _free(self, free: Free) -> None:
@@ -216,7 +263,10 @@ class Tensors:
 
 
 def assemble(problem: Problem, seed: int, pieces: list[Piece]) -> dict[str, np.ndarray]:
-    """Parameters by name, from the pieces that the ranks hold; where several hold one, the first counts."""
+    """Parameters by name, from the pieces that the ranks hold; where several hold one, the first counts.
+
+    ``replicas`` says by how much these differ.
+    """
     import numpy as np
 
     named = problem.parameters(seed)
@@ -225,6 +275,23 @@ def assemble(problem: Problem, seed: int, pieces: list[Piece]) -> dict[str, np.n
         flat[start : start + len(numbers)] = numbers
     ends = np.cumsum([array.size for array in named.values()])[:-1]
     return {name: part.reshape(named[name].shape) for name, part in zip(named, np.split(flat, ends))}
+
+
+def replicas(pieces: list[Piece]) -> dict[str, str]:
+    """A note for the Run, where several ranks hold the same parameters and they differ by more than rounding."""
+    import numpy as np
+
+    size = max((start + len(numbers) for start, numbers in pieces), default=0)
+    if not size:
+        return {}
+    low, high = np.full(size, np.inf), np.full(size, -np.inf)
+    for start, numbers in pieces:
+        part = slice(start, start + len(numbers))
+        low[part], high[part] = np.minimum(low[part], numbers), np.maximum(high[part], numbers)
+    apart = float(np.max(high - low))
+    if not apart > SAME * max(float(np.max(high)), -float(np.min(low))):
+        return {}
+    return {"replicas": f"the ranks' parameters differ by up to {apart:.3g}: is an AllReduce missing?"}
 
 
 def combine(instruction: Collective, members: Sequence[Tensors]) -> None:

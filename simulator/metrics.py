@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from .spans import BYTES, END, LABEL, RANK, START, STEP, STREAM, kind
+from .values import bounds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ BLOCKWISE = re.compile(r"(Forward|Backward|BackwardWeight) (\d+) mb(\d+)\b")
 
 
 class LossRow(NamedTuple):
-    """The loss of one worker's step in an asynchronous run.
+    """The loss of one worker's step in an asynchronous run: its mean over the worker's own slice of the batch.
 
     ``time`` [s] is when it was known, ``update`` the server version that its parameters had.
     """
@@ -142,16 +143,17 @@ def exposed_communication(run: Run) -> list[float]:
 def losses(run: Run) -> list[float] | list[LossRow]:
     """How the loss went; empty where only time was simulated.
 
-    Synchronous: per step, the mean over the ranks that noted a loss (NaN where none did). Asynchronous: a row for
-    every step of every worker, in order of time. The loss of one rank and step is the sum of its samples.
+    Synchronous: per step, the mean over the samples of all ranks that noted a loss (NaN where none did). Asynchronous:
+    a row for every step of every worker, in order of time. The loss of one rank and step is the sum of what it noted,
+    one number per microbatch; that is the mean over its slice of the batch.
     """
     rows = _loss_rows(run)
     if run.asynchronous:
         return sorted(rows.values())
-    steps: dict[int, list[float]] = {}
-    for (_, step), row in rows.items():
-        steps.setdefault(step, []).append(row.loss)
-    means = {step: math.fsum(values) / len(values) for step, values in steps.items()}
+    sizes, steps = _slices(run, rows), dict[int, list[tuple[int, float]]]()
+    for (rank, step), row in rows.items():
+        steps.setdefault(step, []).append((sizes[rank], row.loss))
+    means = {step: _mean(values) for step, values in steps.items()}
     return [means.get(step, math.nan) for step in range(run.steps)] if rows else []
 
 
@@ -272,6 +274,28 @@ def _most_held(visits: list[tuple[str, int, int, int]]) -> int:
             (held.add if what == "Forward" else held.discard)((step, microbatch))
             most = max(most, len(held))
     return most
+
+
+def _mean(values: list[tuple[int, float]]) -> float:
+    """The mean of (samples, mean over them); a plain one where these samples are none."""
+    total = sum(size for size, _ in values)
+    if not total:
+        return math.fsum(value for _, value in values) / len(values)
+    return math.fsum(size * value for size, value in values) / total
+
+
+def _slices(run: Run, rows: dict[tuple[int, int], LossRow]) -> dict[int, int]:
+    """How many samples of a batch each rank that noted a loss takes.
+
+    Who notes, notes the losses of one slice, and ranks in ascending order have slices in ascending order. Of a
+    pipeline only the last stage notes: the slices are then as many as ranks that note. A worker that others back up
+    may miss steps, even all; then there is a slice for every worker.
+    """
+    ranks, steps = sorted({rank for rank, _ in rows}), {step for _, step in rows}
+    whole = len(rows) == len(ranks) * len(steps) and len(run.workers) % max(1, len(ranks)) == 0
+    sharing = ranks if whole or not set(ranks) <= set(run.workers) else list(run.workers)
+    spans = {rank: bounds(run.batch, index, len(sharing)) for index, rank in enumerate(sharing)}
+    return {rank: end - start for rank, (start, end) in spans.items()}
 
 
 def _loss_rows(run: Run) -> dict[tuple[int, int], LossRow]:

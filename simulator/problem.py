@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy
     import torch
 
+    from .problems.trial import Traits
+
 DTYPES = ("float32", "float64")
 HELD_BACK = 2**31 - 1
 """The seed whose first batch evaluates problems that bring no evaluation; runs do not use it."""
@@ -35,6 +37,10 @@ class Problem:
     - ``rule``: how parameters are updated unless the strategy says otherwise.
     - ``dtype``: "float32" or "float64", for parameters and floating-point data.
     - ``times``: a Model with measured times, made by calibration; optional.
+
+    What blocks and loss draw from torch's random numbers, as Dropout does, depends on seed, step, block, microbatch and
+    worker: both clocks draw the same, and so does every run of one seed. A batch that is cut otherwise draws
+    otherwise, so such a problem does not learn quite what ``Single`` learns.
 
     Raises ValueError for a bad argument; what blocks, loss and data give is seen by ``check()`` and in use.
     Two problems are equal only if they are the same object.
@@ -141,14 +147,32 @@ class Problem:
         return list(self._shapes)
 
     def model(self) -> Model:
-        """The problem as the virtual clock times it: ``times`` if measured, else parameters, sizes and FLOPs."""
-        return self.times.with_batch(self.batch) if self.times else self._model
+        """The problem as the virtual clock times it: ``times`` if measured, else parameters, sizes and FLOPs.
+
+        Raises ValueError when ``times`` has another number of blocks.
+        """
+        if self.times is None:
+            return self._model
+        if len(self.times.blocks) != len(self._shapes) - 1:
+            raise ValueError(
+                f"times are those of the problem's own blocks; got {len(self.times.blocks)} blocks in times for"
+                f" {len(self._shapes) - 1} in the problem; calibrate again"
+            )
+        return self.times.with_batch(self.batch)
 
     def check(self) -> None:
-        """Try two samples. Raises ValueError that says what is wrong with blocks, loss or data."""
-        from .problems.inspection import check
+        """Try two samples, once. Raises ValueError that says what is wrong with blocks, loss or data.
 
-        check(self)
+        Runs that learn call it before they begin.
+        """
+        self.traits  # noqa: B018 (found by trying)
+
+    @cached_property
+    def traits(self) -> Traits:
+        """Which blocks draw random numbers, and which write over what enters them. Raises as ``check`` does."""
+        from .problems.trial import tried
+
+        return tried(self)
 
     @cached_property
     def _shapes(self) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:

@@ -113,8 +113,17 @@ def read(path: str | os.PathLike[str], make: type[R]) -> R:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of ``path`` when the block ends well, and vanishes when it does not."""
+    """A new file that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    Raises OSError when ``path`` is a folder, or is in none.
+    """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"a path names the file to write; got {os.fspath(path)!r}, which is a folder")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"a file is written into a folder that is there; got {os.fspath(path)!r}: first make {str(target.parent)!r}"
+        )
     draft = target.with_name(f".{secrets.token_hex(8)}.unfinished")
     try:
         with open(draft, "xb") as file:

@@ -60,10 +60,12 @@ def simulate(
     members = [Rank(whole, rank, ranks, model, steps, rule) for rank in range(ranks)]
     outcomes = None if replay is None else _outcomes(replay, whole, workload, ranks, steps, seed)
     with single_threaded(problem):
+        if problem is not None:
+            problem.check()
         tensors = _tensors(problem, members, seed)
         machine = Machine(whole, members, cluster, seed, noise, tensors, outcomes, check=not whole.order.static)
         machine.run()
-        parameters = _parameters(problem, whole, members, tensors, seed)
+        parameters, notes = _parameters(problem, whole, members, tensors, seed)
     return Run(
         clock="virtual",
         cluster=str(cluster),
@@ -71,6 +73,7 @@ def simulate(
         samples=machine.samples,
         outcomes=tuple(state.outcomes for state in machine.states),
         parameters=parameters,
+        notes=notes,
         **identity(whole, workload, members, steps, seed),
     )
 
@@ -169,13 +172,14 @@ def _tensors(problem: Problem | None, members: Sequence[Rank], seed: int) -> lis
 
 def _parameters(
     problem: Problem | None, whole: Stack, members: Sequence[Rank], tensors: list[Tensors] | None, seed: int
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The parameters at the end, and what is to be said about them."""
     if problem is None or tensors is None:
-        return {}
-    from .learning import assemble
+        return {}, {}
+    from .learning import assemble, replicas
 
     pieces = [piece for me, mine in zip(members, tensors) for piece in mine.pieces(whole.order.holds(me))]
-    return assemble(problem, seed, pieces)
+    return assemble(problem, seed, pieces), replicas(pieces)
 
 
 def _outcomes(

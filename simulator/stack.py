@@ -6,22 +6,24 @@ generators that replace such an instruction. ``stack(Pipeline(…), DataParallel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
+from inspect import getattr_static
+from types import GeneratorType, NoneType
 from typing import Any, ClassVar
 
+from . import checks
 from .model import Model
-from .program import Instruction, Start, Until
 from .rank import Rank
+from .rewriting import Program as Program
+from .rewriting import Rules as Rules
+from .rewriting import Table, spoken, through
+from .rewriting import iter_program as iter_program
 from .rules import Rule
 from .values import Params, Value
 
-Program = Generator[Instruction, Any, Any]
-Rules = Mapping[type[Instruction], Callable[[Any], Program]]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Strategy:
     """What orders and layers have in common.
 
@@ -33,6 +35,11 @@ class Strategy:
     axis: ClassVar[str | None] = None
     named: ClassVar[tuple[str, ...]] = ()
     rule: Rule | None = field(default=None, kw_only=True)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__repr__" not in vars(cls):  # before @dataclass makes one that shows every default
+            cls.__repr__ = Strategy.__repr__  # type: ignore[method-assign]
 
     @property
     def extent(self) -> int | None:
@@ -46,6 +53,9 @@ class Strategy:
         """The name and its knobs, without those that are at their defaults."""
         knobs = [f"{knob.name}={getattr(self, knob.name)!r}" for knob in fields(self) if self._shown(knob)]
         return f"{type(self).__name__}({', '.join(knobs)})"
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _shown(self, knob: Field[Any]) -> bool:
         return knob.name in self.named or bool(getattr(self, knob.name) != knob.default)
@@ -117,6 +127,15 @@ class Stack:
     order: Order
     layers: tuple[Layer, ...] = ()
 
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            checks.kind("rule", part.rule, (Rule, NoneType), "one of simulator.rules, such as rules.SGD(0.1), or None")
+            _check_knobs(part)
+        axes = [part.axis for part in self.parts if part.axis]
+        for axis in axes:
+            if axes.count(axis) > 1:
+                raise ValueError(f"each part has an axis of its own; got {self}, of which two call theirs {axis!r}")
+
     @property
     def parts(self) -> tuple[Order | Layer, ...]:
         """The order and its layers."""
@@ -166,9 +185,12 @@ class Stack:
     def program(self, me: Rank) -> Program:
         """The instructions of one rank, all layers applied."""
         program = self.order.program(me)
+        if type(program) is not GeneratorType:
+            name = type(self.order).__name__
+            raise ValueError(f"a program yields instructions: use yield; {name}.program gives {program!r}")
         for layer in self.layers:
-            program = through(layer.rules(me), program, layer)
-        return program
+            program = through(Table(layer, me), program)
+        return program if self.order.static else spoken(program, me)  # those of static ones are seen before they run
 
     def __str__(self) -> str:
         parts = self.parts[1:] if self.layers and str(self.order) == "Single()" else self.parts
@@ -180,6 +202,9 @@ def stack(order: Order | Layer | Stack, *layers: Layer) -> Stack:
 
     The last layer stands nearest the instructions. A bare layer stands over ``Single``.
     """
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise ValueError(f"an order is followed by layers; got {layer!r}")
     if isinstance(order, Stack):
         return Stack(order.order, order.layers + layers)
     if isinstance(order, Layer):
@@ -188,51 +213,18 @@ def stack(order: Order | Layer | Stack, *layers: Layer) -> Stack:
         return Stack(Single(), (order, *layers))
     if not isinstance(order, Order):
         raise ValueError(f"a strategy is an Order, a Layer or a stack of them; got {order!r}")
-    for layer in layers:
-        if not isinstance(layer, Layer):
-            raise ValueError(f"an order is followed by layers; got {layer!r}")
     return Stack(order, layers)
 
 
-def through(rules: Rules, program: Program, layer: Layer) -> Program:
-    """A program with each instruction replaced by what its rule yields, in sub-programs too."""
-    result = None
-    while True:
-        try:
-            instruction = program.send(result)
-        except StopIteration as end:
-            return end.value
-        rule = rules.get(type(instruction))
-        if rule is not None:
-            result = yield from rule(instruction)
-            continue
-        if type(instruction) in (Start, Until):
-            instruction = _inside(rules, instruction, layer)
-        elif instruction.makes:
-            _refuse_unknown(instruction, layer)
-        result = yield instruction
-
-
-def _inside(rules: Rules, instruction: Any, layer: Layer) -> Instruction:
-    what = tuple(through(rules, iter_program(instruction.what), layer))
-    if isinstance(instruction, Start):
-        return Start(what, on=instruction.on)
-    return Until(instruction.recv, what)
-
-
-def iter_program(what: tuple[Instruction, ...]) -> Program:
-    """A tuple of instructions as a program."""
-    for instruction in what:  # noqa: UP028 - "yield from" would send the tuple what its Recvs give
-        yield instruction
-
-
-def _refuse_unknown(instruction: Instruction, layer: Layer) -> None:
-    if any(kind in layer.looks_after for kind in instruction.makes):
-        kind = type(instruction).__name__
-        raise ValueError(
-            f"{type(layer).__name__} has no rule for {kind}, which makes values that it looks after;"
-            f" give {type(layer).__name__}.rules a {kind}, even if only to pass it on"
-        )
+def _check_knobs(part: Strategy) -> None:
+    """Refuse attributes that are no fields: strategies that differ in them would count as equal."""
+    known, kind = {knob.name for knob in fields(part)}, type(part)
+    for name in vars(part):
+        if name not in known and not isinstance(getattr_static(kind, name, None), cached_property):
+            raise ValueError(
+                f"knobs are fields: decorate the class with @dataclass(frozen=True) and declare them there;"
+                f" got {kind.__name__} with the attribute {name!r}, which is none"
+            )
 
 
 def _divide(left: int, extent: int, ranks: int, what: Stack) -> int:
@@ -243,4 +235,3 @@ def _divide(left: int, extent: int, ranks: int, what: Stack) -> int:
 
 def _smallest_factor(number: int) -> int:
     return next((n for n in range(2, number + 1) if number % n == 0), 1)
-

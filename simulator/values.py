@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import checks
+
 
 class Value:
     """The name of something that a rank holds. Abstract: use one of the classes below."""
@@ -16,8 +18,17 @@ class Value:
 
 
 def as_blocks(blocks: int | tuple[int, ...]) -> tuple[int, ...]:
-    """A block or several blocks, always as a tuple."""
-    return (blocks,) if isinstance(blocks, int) else tuple(blocks)
+    """A block or several blocks, always as a tuple. Raises ValueError unless they are whole numbers from 0."""
+    found = tuple(blocks) if isinstance(blocks, (tuple, list, range)) else (blocks,)
+    if {*map(type, found)} - {int} or min(found, default=0) < 0:
+        found = tuple(checks.whole("block", block) for block in found)
+    return found
+
+
+def require_value(name: str, value: object) -> None:
+    """Raise ValueError unless it is the name of a value."""
+    if not isinstance(value, Value):
+        checks.kind(name, value, Value, "the name of a value, such as Grads(0)")
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,12 @@ class Chunk(Value):
     value: Value
     index: int
     of: int
+
+    def __post_init__(self) -> None:
+        require_value("value", self.value)
+        checks.whole("of", self.of, least=1)
+        if checks.whole("index", self.index) >= self.of:
+            raise ValueError(f"chunks are numbered from 0 to of-1; got index={self.index}, of={self.of}")
 
     def __str__(self) -> str:
         return f"{self.value}[{self.index}/{self.of}]"

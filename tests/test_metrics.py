@@ -160,8 +160,17 @@ def test_instructions_stand_in_order_of_start():
 def test_losses_add_up_over_microbatches_and_average_over_ranks():
     samples = [Sample(0, 0, 1.0, "loss", 0.5), Sample(0, 0, 2.0, "loss", 1.5), Sample(1, 0, 1.0, "loss", 4.0)]
     samples += [Sample(1, 2, 5.0, "loss", 1.0), Sample(1, 2, 5.0, "own", 9.0)]
-    losses = a_run([], ranks=3, steps=3, samples=samples).losses
+    losses = a_run([], ranks=2, steps=3, samples=samples).losses
     assert losses[0] == 3.0 and math.isnan(losses[1]) and losses[2] == 1.0
+
+
+@pytest.mark.parametrize("missing, expected", [([], (2 * 1 + 3 * 2 + 3 * 4) / 8), ([0], 3.0), ([1], 14 / 5)])
+def test_slices_that_are_larger_count_more(missing: list[int], expected: float):
+    """Eight samples on three workers are 2, 3 and 3; a worker that was given up keeps the others' weights."""
+    samples = [Sample(rank, 0, 1.0, "loss", 2.0**rank) for rank in range(3) if rank not in missing]
+    samples += [Sample(rank, 1, 1.0, "loss", 1.0) for rank in range(3)]
+    losses = a_run([], ranks=3, steps=2, samples=samples).losses
+    assert losses == pytest.approx([expected, 1.0], rel=1e-15)
 
 
 def test_asynchronous_losses_are_rows_in_order_of_time():

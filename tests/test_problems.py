@@ -287,6 +287,16 @@ class Counts(nn.Module):
         return x
 
 
+class Drifts(nn.Module):
+    """Keeps a number that nobody sees."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
 SHARED = nn.Linear(3, 3)
 
 
@@ -331,6 +341,10 @@ def stateful(seed, step, calls=[]):  # noqa: B006 (the mistake under test)
         ({"blocks": [nn.LSTM(3, 1)]}, "block 0 returned a tuple"),
         ({"blocks": [nn.Linear(3, 1), Counts()]}, "block 1 changed its buffer 'seen'"),
         ({"blocks": [nn.BatchNorm1d(3), nn.Linear(3, 1)]}, "block 0 changed its buffer 'running_mean'"),
+        ({"blocks": [nn.Linear(3, 4), nn.Linear(5, 1)]}, r"block 1 cannot take what enters it, of shape \(2, 4\)"),
+        ({"loss": nn.functional.nll_loss}, r"loss\(output, targets\) cannot take an output of shape \(2, 1\)"),
+        ({"blocks": [nn.Flatten(), nn.Tanh()]}, r"none of its 2 block\(s\) has one that learns"),
+        ({"blocks": [nn.Linear(3, 1), Drifts()]}, "same seed of torch; block 1 did not"),
     ],
 )
 def test_mistakes_seen_by_check(changes, message):
@@ -339,6 +353,26 @@ def test_mistakes_seen_by_check(changes, message):
         return made.check()
     with pytest.raises(ValueError, match=message):
         made.check()
+
+
+def test_a_problem_is_tried_once():
+    calls = []
+    made = own(loss=lambda o, t: calls.append(0) or nn.functional.mse_loss(o, t))
+    made.check()
+    first = len(calls)
+    made.check()
+    assert len(calls) == first > 0
+
+
+def test_a_trial_tells_what_blocks_do():
+    odd = [nn.ReLU(inplace=True), nn.Linear(3, 4), nn.Tanh(), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4, 1)]
+    traits = own(blocks=odd).traits
+    assert (traits.draws, traits.overwrites) == ({4}, {0, 3})
+
+
+def test_times_of_another_problem_are_refused():
+    with pytest.raises(ValueError, match="got 4 blocks in times for 3 in the problem"):
+        own(times=Model.of_times(blocks=4)).model()
 
 
 def test_a_smaller_last_batch_is_named():
@@ -350,6 +384,8 @@ def test_a_smaller_last_batch_is_named():
 @pytest.mark.parametrize(
     "name, knobs, message",
     [
+        ([], {}, r"one of .*; got \[\]"),
+        ("quadratic", {"spectrum": 3}, "spectrum is a list of numbers; got spectrum=3"),
         ("digits", {}, "one of quadratic, digits-mlp, digits-conv, tiny-gpt; got 'digits'"),
         ("digits-mlp", {"width": 3}, "knobs of digits-mlp are hidden, layers, batch, lr; got width"),
         ("digits-mlp", {"layers": 1}, "got layers=1"),

@@ -34,7 +34,7 @@ def problem(name: str, dtype: str = "float32", **knobs: Any) -> Problem:
 
     Example: ``sim.problem("digits-mlp", dtype="float64", hidden=32)``
     """
-    if name not in _PLACES:
+    if not isinstance(name, str) or name not in _PLACES:
         raise ValueError(f"problem is one of {', '.join(_PLACES)}; got {name!r}")
     module, function = _PLACES[name]
     make = getattr(import_module(f".{module}", __name__), function)

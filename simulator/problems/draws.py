@@ -37,14 +37,23 @@ def generator(*numbers: int) -> torch.Generator:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Torch's own CPU numbers begin at ``seed`` inside, as after ``torch.manual_seed``; outside nothing changes."""
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Torch's own numbers begin at ``seed`` inside, as after ``torch.manual_seed``; outside nothing changes.
+
+    They are those of the processor and, where ``device`` is a GPU, of that GPU too.
+    """
     import torch
 
-    before = torch.get_rng_state()
+    sources = [torch.default_generator]
+    if torch.device(device).type == "cuda":
+        place = torch.device(device).index
+        sources.append(torch.cuda.default_generators[torch.cuda.current_device() if place is None else place])
+    before = [source.get_state() for source in sources]
     # manual_seed of the module would also queue a call for every accelerator, with a stack trace each time
-    torch.default_generator.manual_seed(seed)
+    for source in sources:
+        source.manual_seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(before)
+        for source, state in zip(sources, before):
+            source.set_state(state)

@@ -1,10 +1,10 @@
-"""What can be learnt from a problem by running a sample or two through its blocks: shapes, FLOPs, mistakes."""
+"""What can be learnt from a problem by running a sample or two through its blocks: shapes and FLOPs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isclose, prod
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,22 +53,6 @@ def model(problem: Problem) -> Model:
     )
 
 
-def check(problem: Problem) -> None:
-    """Raise ValueError when blocks, loss or data break what ``Problem`` asks of them."""
-    inputs, targets = problem.batch_of(0, 0)
-    if not all(map(torch.equal, (inputs, targets), problem.batch_of(0, 0))):
-        raise ValueError(
-            "data(seed, step) gives the same batch each time; two calls of data(0, 0) differed; draw with a"
-            " generator seeded from seed and step"
-        )
-    problem.shapes()
-    with seeded(0):
-        output, targets = _forward(problem, inputs[:SAMPLES]), targets[:SAMPLES]
-        loss = problem.loss(output, targets)
-        _check_scalar(loss)
-        _check_mean(problem, float(loss.detach()), output.detach(), targets)
-
-
 def _walk(problem: Problem) -> list[tuple[torch.Tensor, float]]:
     """What enters each block and what comes out last, each with the FLOPs per sample of the block it came from."""
     act = problem.batch_of(0, 0)[0][:SAMPLES]
@@ -76,7 +60,7 @@ def _walk(problem: Problem) -> list[tuple[torch.Tensor, float]]:
     for number, block in enumerate(problem.build(0)):
         block.eval()
         with torch.no_grad(), seeded(0), _counter() as counted:
-            entered, act = act, block(act)
+            entered, act = act, applied(number, block, act)
         _check_act(number, entered, act)
         steps.append((act, max(counted.get_total_flops(), act.numel()) / len(act)))
     return steps
@@ -89,6 +73,18 @@ def _counter() -> Iterator[FlopCounterMode]:
         yield counted
 
 
+def applied(number: int, block: torch.nn.Module, act: torch.Tensor) -> torch.Tensor:
+    """What a block makes of what enters it. Raises ValueError, with what torch says, where it cannot."""
+    try:
+        out: torch.Tensor = block(act)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"block {number} cannot take what enters it, of shape {tuple(act.shape)} and {act.dtype}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+    return out
+
+
 def _check_act(number: int, entered: torch.Tensor, act: object) -> None:
     if not isinstance(act, torch.Tensor):
         raise ValueError(f"one tensor passes from block to block; block {number} returned a {type(act).__name__}")
@@ -99,36 +95,3 @@ def _check_act(number: int, entered: torch.Tensor, act: object) -> None:
         )
     if not act.is_floating_point():
         raise ValueError(f"blocks return floating-point numbers; block {number} returned {act.dtype}")
-
-
-def _forward(problem: Problem, act: torch.Tensor) -> torch.Tensor:
-    """The blocks in training, with gradients. Raises ValueError when one changes a buffer of its own."""
-    for number, block in enumerate(problem.build(0)):
-        before = {name: buffer.clone() for name, buffer in block.named_buffers()}
-        act = block(act)
-        for name, buffer in block.named_buffers():
-            if not torch.equal(before[name], buffer):
-                raise ValueError(
-                    f"training changes parameters only, for nothing else travels between ranks; block {number}"
-                    f" changed its buffer {name!r}; use LayerNorm or GroupNorm, or track_running_stats=False"
-                )
-    return act
-
-
-def _check_scalar(loss: object) -> None:
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-        got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
-        raise ValueError(f"loss(output, targets) is a tensor with one element; got {got}; take the mean over samples")
-    if not loss.requires_grad:
-        raise ValueError("the loss depends on the parameters; this one has no gradient; look for .detach() or .item()")
-
-
-def _check_mean(problem: Problem, both: float, output: torch.Tensor, targets: torch.Tensor) -> None:
-    """A sum over samples would silently multiply the gradients by the size of a worker's slice."""
-    single = [float(problem.loss(output[i : i + 1], targets[i : i + 1])) for i in range(len(output))]
-    mean = sum(single) / len(single)
-    if not isclose(both, mean, rel_tol=1e-3, abs_tol=1e-6):
-        raise ValueError(
-            f"the loss is the mean over samples; on {len(single)} samples it is {both:.6g}, while the mean of the"
-            f" {len(single)} taken singly is {mean:.6g}; use reduction='mean'"
-        )

@@ -27,14 +27,20 @@ def quadratic(
     """Minimise ``½ Σ λ_i x_i²`` from ``x_i = start``, with gradients ``λ_i x_i + noise · mean ξ_i``.
 
     ξ is standard normal, drawn afresh for every sample, so a worker with b samples sees noise ``noise / √b``. The
-    losses of a run are exact; only its gradients are noisy. ``spectrum``: the λ, as many as dimensions.
-    ``blocks``: over how many blocks the dimensions are spread, in order; 2 unless there is but one dimension.
+    losses of a run are exact at the parameters that a worker has; only its gradients are noisy.
 
-    Raises ValueError for an empty spectrum, numbers that are not finite, or more blocks than dimensions.
+    ``spectrum``: the λ, as many as dimensions. ``blocks``: over how many blocks the dimensions are spread, in order; 2
+    unless there is but one dimension.
+
+    Raises ValueError for a spectrum that is empty or no list, numbers that are not finite, or more blocks than there
+    are dimensions.
 
     Example: ``sim.problem("quadratic", spectrum=(1.0,), noise=0.0, lr=0.5)``
     """
-    spectrum = tuple(float(value) for value in spectrum)
+    try:
+        spectrum = tuple(float(value) for value in spectrum)
+    except (TypeError, ValueError):
+        raise ValueError(f"quadratic: spectrum is a list of numbers; got spectrum={spectrum!r}") from None
     require_counts("quadratic", dimensions=len(spectrum), batch=batch)
     require_numbers("quadratic", noise=noise, start=start, **{f"spectrum[{i}]": v for i, v in enumerate(spectrum)})
     parts = min(len(spectrum), 2) if blocks is None else blocks

@@ -32,8 +32,9 @@ class Adam(Rule):
 
     def __post_init__(self) -> None:
         require_lr(self, self.lr)
-        if len(self.betas) != 2:
-            raise ValueError(f"Adam: betas are two numbers; got betas={self.betas}; (0.9, 0.999) is usual")
+        if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
+            raise ValueError(f"Adam: betas are two numbers; got betas={self.betas!r}; (0.9, 0.999) is usual")
+        object.__setattr__(self, "betas", tuple(self.betas))  # a list has no hash
         require_fraction(self, "betas[0]", self.betas[0])
         require_fraction(self, "betas[1]", self.betas[1])
         require_not_negative(self, "eps", self.eps)
