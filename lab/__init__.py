@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from .calibration import Calibration, calibrate
     from .comparison import compare
     from .running import RunHandle, execute, start
+    from .watch import StoppedError
 
-__all__ = ["Calibration", "RunHandle", "calibrate", "compare", "execute", "plots", "start"]
+__all__ = ["Calibration", "RunHandle", "StoppedError", "calibrate", "compare", "execute", "plots", "start"]
 
 _HOMES = {
     "Calibration": "calibration",
@@ -26,6 +27,7 @@ _HOMES = {
     "execute": "running",
     "start": "running",
     "RunHandle": "running",
+    "StoppedError": "watch",
 }
 
 

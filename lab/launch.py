@@ -24,6 +24,8 @@ from typing import Any
 
 import cloudpickle
 
+from simulator import checks
+
 from .channel import Frame
 from .gang import Gang
 from .place import Place, inside_rank
@@ -178,10 +180,8 @@ class Handle:
 def _check(ranks: int, timeout: float) -> None:
     if inside_rank():
         raise RuntimeError("ranks cannot be started inside a rank; start them from the notebook or script itself")
-    if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
-        raise ValueError(f"ranks is a whole number of at least 1; got ranks={ranks!r}")
-    if not timeout > 0:
-        raise ValueError(f"timeout is a positive number of seconds; got timeout={timeout!r}")
+    checks.whole("ranks", ranks, least=1)
+    checks.number("timeout", timeout, above=0, of="in seconds")
 
 
 _HANDLES: weakref.WeakSet[Handle] = weakref.WeakSet()

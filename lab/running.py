@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from simulator.checking import AnyStrategy
-from simulator.learning import assemble, replicas
+from simulator.holdings import assemble, replicas
 from simulator.problem import Problem
 from simulator.rank import Rank
 from simulator.run import Run
@@ -63,7 +63,12 @@ def start(
     seed: int = 0,
     timeout: float = 30.0,
 ) -> RunHandle:
-    """As ``execute``, but return at once: ``handle.progress``, ``handle.stop()``, ``handle.result()``."""
+    """As ``execute``, but return at once: ``handle.progress``, ``handle.stop()``, ``handle.result()``.
+
+    ``result()`` raises StoppedError after ``stop()``. Raises ValueError under torchrun, where only ``execute`` works.
+    """
+    if torchrun.inside():
+        raise ValueError("torchrun has started the ranks already, and each waits for the others: use lab.execute")
     job = _job(strategy, problem, ranks, steps, seed)
     return RunHandle(job, start_ranks(run_rank, job.ranks, *job.arguments, timeout=timeout))
 

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from simulator.collectives import sent_bytes
 from simulator.errors import ProgramError
 from simulator.hazards import Hazard, InFlight, touches
-from simulator.learning import Batches, Piece, Tensors
+from simulator.holdings import Piece
+from simulator.learning import Batches, Tensors
 from simulator.problem import Problem
 from simulator.program import ANY, Collective, Instruction, Message, Record, Recv, Send, Start, Until, Wait
 from simulator.rank import Rank

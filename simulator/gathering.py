@@ -124,7 +124,7 @@ class Gathering:
             machine.resume(thread)
 
     def _exchange(self, communicator: Communicator, meeting: Meeting) -> None:
-        from .learning import combine
+        from .combining import combine
 
         by_rank = {thread.state.me.rank: thread.state.tensors for thread, *_ in meeting.arrivals}
         combine(meeting.arrivals[0][1], [by_rank[member] for member in communicator.members])  # type: ignore[misc]

@@ -7,7 +7,7 @@ piece of memory: a collective or a rule works on it without copying.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,7 @@ import torch
 from .errors import DivergedError
 from .problems.draws import mix, seeded
 from .program import (
-    AllGather,
-    AllReduce,
     Backward,
-    Broadcast,
-    Collective,
     Compute,
     Copy,
     Forward,
@@ -30,23 +26,15 @@ from .program import (
     Load,
     Loss,
     Reduce,
-    ReduceScatter,
     Update,
 )
 from .rank import Rank
 from .values import Act, ActGrad, Chunk, Grads, Nothing, Params, Target, Value, bounds
 
 if TYPE_CHECKING:
-    import numpy as np
 
+    from .holdings import Piece
     from .problem import Problem
-
-Piece = tuple[int, "np.ndarray"]
-"""Where in the flat vector of all parameters a piece begins, and its numbers."""
-
-
-SAME = 1e-6
-"""How far apart the ranks' parameters may be by rounding, relative to the largest of them."""
 
 
 class Batches:
@@ -260,58 +248,6 @@ class Tensors:
         region = self.region(value)
         assert region is not None, f"a rank holds parameters, or a chunk of them; got {value}"
         return [(self.first + int(region.storage_offset()), region.detach().cpu().numpy().copy())]
-
-
-def assemble(problem: Problem, seed: int, pieces: list[Piece]) -> dict[str, np.ndarray]:
-    """Parameters by name, from the pieces that the ranks hold; where several hold one, the first counts.
-
-    ``replicas`` says by how much these differ.
-    """
-    import numpy as np
-
-    named = problem.parameters(seed)
-    flat = np.full(sum(array.size for array in named.values()), np.nan, dtype=next(iter(named.values())).dtype)
-    for start, numbers in reversed(pieces):
-        flat[start : start + len(numbers)] = numbers
-    ends = np.cumsum([array.size for array in named.values()])[:-1]
-    return {name: part.reshape(named[name].shape) for name, part in zip(named, np.split(flat, ends))}
-
-
-def replicas(pieces: list[Piece]) -> dict[str, str]:
-    """A note for the Run, where several ranks hold the same parameters and they differ by more than rounding."""
-    import numpy as np
-
-    size = max((start + len(numbers) for start, numbers in pieces), default=0)
-    if not size:
-        return {}
-    low, high = np.full(size, np.inf), np.full(size, -np.inf)
-    for start, numbers in pieces:
-        part = slice(start, start + len(numbers))
-        low[part], high[part] = np.minimum(low[part], numbers), np.maximum(high[part], numbers)
-    apart = float(np.max(high - low))
-    if not apart > SAME * max(float(np.max(high)), -float(np.min(low))):
-        return {}
-    return {"replicas": f"the ranks' parameters differ by up to {apart:.3g}: is an AllReduce missing?"}
-
-
-def combine(instruction: Collective, members: Sequence[Tensors]) -> None:
-    """The maths of a collective, for members in the order of their positions."""
-    tensors = [member.read(instruction.value) for member in members]
-    if isinstance(instruction, (AllReduce, ReduceScatter)):
-        total = torch.stack(tensors).sum(0)
-        if instruction.op == "mean":
-            total /= len(members)
-    for position, (member, tensor) in enumerate(zip(members, tensors)):
-        part = slice(*bounds(tensor.numel(), position, len(members)))
-        if isinstance(instruction, AllReduce):
-            member.write(instruction.value, total)
-        elif isinstance(instruction, ReduceScatter):
-            tensor.reshape(-1)[part].copy_(total.reshape(-1)[part])
-        elif isinstance(instruction, AllGather):
-            for other in members:
-                other.read(instruction.value).reshape(-1)[part].copy_(tensor.reshape(-1)[part])
-        elif isinstance(instruction, Broadcast) and position != instruction.root:
-            member.write(instruction.value, tensors[instruction.root].clone())
 
 
 def _offsets(blocks: list[torch.nn.Module]) -> list[int]:

@@ -176,7 +176,7 @@ def _parameters(
     """The parameters at the end, and what is to be said about them."""
     if problem is None or tensors is None:
         return {}, {}
-    from .learning import assemble, replicas
+    from .holdings import assemble, replicas
 
     pieces = [piece for me, mine in zip(members, tensors) for piece in mine.pieces(whole.order.holds(me))]
     return assemble(problem, seed, pieces), replicas(pieces)

@@ -224,10 +224,9 @@ class Machine:
 
     def _examine(self, thread: Thread, instruction: Instruction, decoded: Decoded) -> None:
         state = thread.state
-        if thread is not state.main or state.history is None:
-            return
-        if thread.guard is None:
-            state.history.append(decoded.text)
+        if thread is not state.main or state.history is None or thread.guard is not None:
+            return  # the work of an Until was examined as a whole
+        state.history.append(decoded.text)
         if state.flight is not None:
             thread.current = instruction
             state.flight.issue(instruction, COMPUTE)
