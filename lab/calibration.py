@@ -16,13 +16,13 @@ from typing import ClassVar, cast
 from simulator.cluster import Cluster
 from simulator.model import Measured, Model, Work
 from simulator.problem import Problem
-from simulator.program import Barrier, Update
+from simulator.program import Barrier, Reduce, Update
 from simulator.rank import Rank
 from simulator.run import Run
 from simulator.spans import COMPUTE, Span, kind
 from simulator.stack import Order, Program
 from simulator.strategies.single import gradient
-from simulator.values import Params, bounds
+from simulator.values import Grads, Params, bounds
 
 from .machine import busy_cores, is_idle
 from .probing import measure_network
@@ -86,12 +86,20 @@ class Alone(Order):
             yield Barrier()
             yield from gradient(me)
             yield from _updates(me.model)[step % 2]
+            yield from _reductions(me.model)
 
 
 def _updates(model: Model) -> tuple[list[Update], list[Update]]:
     """One update of everything; one of each block that has parameters."""
     blocks = range(len(model.blocks))
     return [Update(Params(tuple(blocks)))], [Update(Params(b)) for b in blocks if model.blocks[b].parameters]
+
+
+def _reductions(model: Model) -> list[Reduce]:
+    """Add zero times the parameters to the gradients: of everything, and of the smallest block that has some."""
+    every = tuple(range(len(model.blocks)))
+    least = min((block for block in every if model.blocks[block].parameters), key=lambda b: model.blocks[b].parameters)
+    return [Reduce(Grads(blocks), Params(blocks), scale=0.0) for blocks in ((least,), every)]
 
 
 def measure_blocks(problem: Problem, ranks: int, seed: int = 0) -> Model:
@@ -111,16 +119,18 @@ def measure_blocks(problem: Problem, ranks: int, seed: int = 0) -> Model:
         replace(block, forward=work(f"Forward {index} mb0"), backward=work(f"Backward {index} mb0"))
         for index, block in enumerate(model.blocks)
     )
-    update = _update_work(model, {text: median(seconds for _, seconds in found) for text, found in points.items()})
-    return replace(model, blocks=blocks, load=work("Load mb0"), loss=work("Loss mb0"), update=update)
+    times = {text: median(seconds for _, seconds in found) for text, found in points.items()}
+    whole_updates, block_updates = _updates(model)
+    update = _by_size(model, [(cast(Params, u.params).blocks, times[str(u)]) for u in whole_updates + block_updates])
+    reduce = _by_size(model, [(cast(Grads, r.target).blocks, times[str(r)]) for r in _reductions(model)])
+    return replace(model, blocks=blocks, load=work("Load mb0"), loss=work("Loss mb0"), update=update, reduce=reduce)
 
 
-def _update_work(model: Model, times: dict[str, float]) -> Work:
-    """Seconds of an update against the number of parameters updated."""
+def _by_size(model: Model, times: list[tuple[tuple[int, ...], float]]) -> Work:
+    """Seconds against the number of parameters in the blocks that were touched."""
     found = defaultdict(list)
-    for update in (*_updates(model)[0], *_updates(model)[1]):
-        size = sum(model.blocks[block].parameters for block in cast(Params, update.params).blocks)
-        found[float(size)].append(times[str(update)])
+    for blocks, seconds in times:
+        found[float(sum(model.blocks[block].parameters for block in blocks))].append(seconds)
     return Measured(tuple((size, median(seconds)) for size, seconds in sorted(found.items())))
 
 

@@ -66,13 +66,14 @@ def measure_network(problem: Problem, ranks: int, seed: int = 0) -> Cluster:
     """This machine's processes as a flat cluster, from ``Probe``.
 
     Small messages are bimodal: most are quick, some wait for a time slice of the operating system. Latency and
-    bandwidth are those of the quickest tenth; what the others took longer becomes the cluster's delays.
+    bandwidth are those of the quickest tenth; what the others took longer becomes the cluster's delays. What a
+    Send takes of its sender's time is the median.
     """
     if ranks == 1:
         return Cluster.flat(1, bandwidth=1e9, name="1 process on this machine")
     run = execute(Probe(), problem, ranks, STEPS, seed, progress=False)
     sending, arriving, reducing = _sends(run), _arrivals(run), _reductions(run)
-    message, sent_byte = _line(sending)
+    message, sent_byte = _line(sending, 0.5)
     one_way, per_byte = _line(arriving)
     fixed, per_reduced = _line({int(critical_bytes(AllReduce, ranks, size)): t for size, t in reducing.items()})
     per_byte, sent_byte = max(per_byte, 1e-12), min(sent_byte, per_byte)
@@ -139,10 +140,10 @@ def _reductions(run: Run) -> Samples:
     return found
 
 
-def _line(samples: Samples) -> tuple[float, float]:
-    """Seconds and seconds per byte of the quickest tenth, small and large sizes weighing alike."""
+def _line(samples: Samples, quantile: float = 0.1) -> tuple[float, float]:
+    """Seconds and seconds per byte of a quantile of the times, small and large sizes weighing alike."""
     sizes = np.array(sorted(samples), dtype=float)
-    seconds = np.array([np.quantile(samples[size], 0.1) for size in sorted(samples)])
+    seconds = np.array([np.quantile(samples[size], quantile) for size in sorted(samples)])
     slope, intercept = np.polyfit(sizes, seconds, 1, w=1 / seconds)
     return max(float(intercept), 0.0), max(float(slope), 0.0)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .cluster import Device
-from .program import Backward, Compute, Forward, Instruction, Load, Loss, Update
+from .program import Backward, Compute, Copy, Forward, Free, Instruction, Load, Loss, Reduce, Update
 from .rank import Rank
+from .values import Value
 
 
 def seconds(instruction: Instruction, me: Rank, device: Device) -> float:
@@ -20,4 +21,12 @@ def seconds(instruction: Instruction, me: Rank, device: Device) -> float:
         return model.loss.of(me.samples(instruction.microbatch), device)
     if isinstance(instruction, Update):
         return model.update.of(me.elements(instruction.params), device)
+    if isinstance(instruction, (Reduce, Copy, Free)):
+        return model.reduce.of(me.bytes(_touched(instruction)) / model.parameter_bytes, device)
     return instruction.seconds if isinstance(instruction, Compute) else 0.0
+
+
+def _touched(instruction: Reduce | Copy | Free) -> Value:
+    if isinstance(instruction, Reduce):
+        return instruction.target
+    return instruction.source if isinstance(instruction, Copy) else instruction.value

@@ -47,8 +47,12 @@ class Mail:
             thread.step,
         )
         overheads = self.machine.cluster.overheads
-        thread.clock += overheads.message + parcel.size * overheads.message_byte
         channel = self._channel(parcel.source, state.me.peer(send.over, send.to))
+        spent = overheads.message + parcel.size * overheads.message_byte
+        if spent:  # where a Send takes its sender's time, that time is what is seen of it, as on real ranks
+            parcel.seen = True
+            self._observe(channel, parcel, thread.clock, thread.clock + spent)
+        thread.clock += spent
         self.machine.at(thread.clock, lambda: self._push(channel, parcel))
 
     def _channel(self, source: int, target: int) -> Channel:
@@ -94,8 +98,8 @@ class Mail:
 
         def done() -> None:
             now = machine.env.now
-            span = (channel.source, channel.stream, parcel.label, parcel.step, start, now, parcel.size)
-            machine.spans.data.extend(span)
+            if not parcel.seen:
+                self._observe(channel, parcel, start, now)
             channel.busy = False
             # Delayed or not, messages from one rank to another arrive in the order in which they were sent.
             channel.last = parcel.time = max(channel.last, now + channel.latency + machine.message_delay())
@@ -109,6 +113,10 @@ class Mail:
             machine.network.start(channel.path, parcel.size, machine.drained(done_later))
         else:
             done()
+
+    def _observe(self, channel: Channel, parcel: Parcel, start: float, end: float) -> None:
+        span = (channel.source, channel.stream, parcel.label, parcel.step, start, end, parcel.size)
+        self.machine.spans.data.extend(span)
 
     # ------------------------------------------------------------ receiving
 

@@ -76,7 +76,8 @@ class Model:
 
     ``batch`` is the number of samples in a global batch, ``parameter_bytes`` the width of a parameter and of its
     gradient. ``load`` is the work of fetching a rank's share of a step, which its first microbatch pays, and ``loss``
-    that of the loss. ``update`` is the work of an update: its "samples" are the parameters updated.
+    that of the loss. ``update`` is the work of an update and ``reduce`` that of a Reduce, Copy or Free; their
+    "samples" are the numbers that are touched.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Model:
     load: Work = Seconds()
     loss: Work = Seconds()
     update: Work = Seconds()
+    reduce: Work = Seconds()
 
     def __post_init__(self) -> None:
         checks.whole("batch", self.batch, least=1, of="in samples")

@@ -80,6 +80,7 @@ class Parcel:
     label: int
     step: int
     time: float = 0.0
+    seen: bool = False
 
 
 @dataclass(slots=True, eq=False)
