@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,10 +23,22 @@ from simulator.values import Named
 
 from .running import execute
 
+
+def _work() -> tuple[()]:
+    until = time.perf_counter() + 0.5e-3
+    matrix = torch.ones(64, 64)
+    while time.perf_counter() < until:
+        matrix = matrix @ matrix * 0.01
+    return ()
+
+
 STEPS = 60
 WARM_UP = 5
 SIZES = (1, 4_096, 16_384, 65_536, 262_144)
 """Elements of the buffers that are sent, four bytes each."""
+
+WORK = Compute(_work)
+"""Between messages ranks compute; without it their threads are still awake, and times are not those of training."""
 
 Samples = dict[int, list[float]]
 """Seconds, as often as they were measured, by size [bytes]."""
@@ -46,7 +59,9 @@ class Probe(Order):
         for _ in me.steps():
             for buffer in buffers:
                 yield Barrier()
+                yield WORK
                 yield AllReduce(buffer, op="sum")
+                yield WORK
                 if me.at("probe") == 0:
                     yield Recv(buffer, source=1)
                     yield Send(buffer, to=1)
