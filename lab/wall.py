@@ -104,10 +104,8 @@ class Wall:
             if self.flight is not None:
                 self._examine(instruction)
             result = self.do(instruction, COMPUTE, step)
-        if me.share is not None and me.made < me.total and me.total > 1:
-            raise ProgramError(
-                f"a program goes through me.steps(); that of rank {me.rank} made {me.made} of {me.total}"
-            )
+        if me.missing_steps:
+            raise ProgramError(me.missing_steps)
         self.note(me.step, "finishing", True)
         self._finish(self.pending)
         self.letters.finish()

@@ -121,6 +121,7 @@ class Tensors:
             self.read(value).copy_(tensor.reshape(-1))
         elif not isinstance(value, Nothing):
             self.store[value] = tensor
+            self.me.sizes[value] = tensor.nbytes
 
     def layout(self, value: Value) -> tuple[tuple[int, ...], torch.dtype]:
         """Shape and type of a value, for who is to receive it."""

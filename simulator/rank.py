@@ -94,6 +94,13 @@ class Rank:
             yield self.step
             self.made += 1
 
+    @property
+    def missing_steps(self) -> str:
+        """What is wrong when a worker's program has ended before all its steps; empty when nothing is."""
+        if self.share is None or self.made >= self.total or self.total == 1:
+            return ""
+        return f"a program goes through me.steps(); that of rank {self.rank} made {self.made} of {self.total}"
+
     # ------------------------------------------------------------ sizes
 
     def samples(self, microbatch: int) -> float:

@@ -172,10 +172,10 @@ class Machine:
                 return
             start = thread.clock
             thread.clock = end = start + length
-            if decoded.stores:
-                me.store(instruction)  # type: ignore[arg-type]
             if state.tensors is not None:
                 self.maths(thread, instruction, end)
+            elif decoded.stores:  # without tensors nobody else knows how large the copy is
+                me.store(instruction)  # type: ignore[arg-type]
             extend((me.rank, stream, decoded.label, step, start, end, 0.0))
             result = None
 
@@ -250,11 +250,10 @@ class Machine:
 
     def _complete(self, state: State) -> None:
         """Every worker made all its steps, and a replay has come to its end."""
-        me = state.me
-        if me.share is not None and me.made < me.total and me.total > 1:
-            raise self.error(f"a program goes through me.steps(); that of rank {me.rank} made {me.made} of {me.total}")
+        if state.me.missing_steps:
+            raise self.error(state.me.missing_steps)
         if state.replay:
-            raise self.error(f"the replayed run received more often on rank {me.rank}: its strategy was another")
+            raise self.error(f"the replayed run received more often on rank {state.me.rank}: its strategy was another")
 
     def replayed(self, state: State) -> int:
         """What the run that is replayed got where this rank is now."""

@@ -214,3 +214,36 @@ def test_blocks_of_a_rank_are_neighbours():
 def test_a_problem_is_checked_before_it_is_learned(problem: sim.Problem, message: str):
     with pytest.raises(ValueError, match=message):
         simulated(sim.Single(), problem, 1)
+
+
+@dataclass(frozen=True)
+class AverageACopy(sim.Order):
+    """Copies the parameters into a buffer of its own, and averages that."""
+
+    axis = "data"
+
+    def share(self, me):
+        return me.at("data"), me.size("data")
+
+    def program(self, me):
+        for _ in me.steps():
+            yield sim.Copy(sim.Params(me.blocks), sim.Named("kept"))
+            yield sim.AllReduce(sim.Named("kept"), over="data")
+
+
+def test_named_buffers_have_the_same_bytes_on_both_clocks():
+    problem, cluster = sim.problem("digits-mlp"), sim.cluster("ideal", ranks=2)
+    expected = [2 * one for one in sim.theory.data_parallel_bytes(2, 4 * problem.model().parameters)]
+    timed = sim.simulate(AverageACopy(), problem, cluster, steps=2, learn=False)
+    learned = sim.simulate(AverageACopy(), problem, cluster, steps=2)
+    wall = lab.execute(AverageACopy(), problem, ranks=2, steps=2)
+    assert timed.bytes_sent == learned.bytes_sent == wall.bytes_sent == expected
+
+
+def test_a_program_that_forgets_its_steps_is_told():
+    class Once(sim.Order):
+        def program(self, me):
+            yield sim.Load()
+
+    with pytest.raises(sim.ProgramError, match=r"goes through me.steps\(\); that of rank 0 made 0 of 3"):
+        sim.simulate(Once(), sim.Model.of_times(blocks=1), sim.cluster("ideal", ranks=1), steps=3)
