@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
-
-from tqdm.auto import tqdm
 
 from simulator.checking import AnyStrategy
 from simulator.holdings import assemble, replicas
@@ -19,7 +16,8 @@ from simulator.spans import merged
 from simulator.stack import Stack, stack
 
 from . import torchrun
-from .launch import Handle, run_ranks, start_ranks
+from .engines import engine as engine_of
+from .launch import Handle, start_ranks
 from .wall import Observed, run_rank
 
 
@@ -31,6 +29,7 @@ def execute(
     seed: int = 0,
     timeout: float = 30.0,
     progress: bool = True,
+    engine: str = "program",
 ) -> Run:
     """Run a strategy for real: one process per rank, gloo on CPUs, nccl where every rank has a GPU.
 
@@ -39,6 +38,8 @@ def execute(
     - ``steps``: updates per worker. ``seed``: of data and initial weights.
     - ``timeout``: seconds that the run may go on without any progress before it is ended.
     - ``progress``: show a bar when the run takes more than a second.
+    - ``engine``: who trains: "program", the strategy's own program; "native", PyTorch's own implementation of the same
+      strategy; or another framework (``lab.engines.ENGINES``), which has to be installed. The Run's notes say which.
 
     Times are seconds. Raises ValueError when strategy, problem and ranks do not fit, ProgramError when the program is
     wrong, DivergedError when a loss is not finite, and RankError, which names the rank, its step and its last
@@ -48,11 +49,8 @@ def execute(
 
         run = lab.execute(sim.DataParallel(), sim.problem("digits-mlp"), ranks=2, steps=20)
     """
-    job = _job(strategy, problem, ranks, steps, seed)
-    if torchrun.inside():
-        return job.run(torchrun.run_here(run_rank, job.ranks, *job.arguments, timeout=timeout))
-    with _bar(progress, str(job.stack), steps) as bar:
-        return job.run(run_ranks(run_rank, job.ranks, *job.arguments, timeout=timeout, on_progress=partial(_show, bar)))
+    run = engine_of(engine)
+    return run(job(strategy, problem, ranks, steps, seed), timeout, progress)
 
 
 def start(
@@ -69,8 +67,8 @@ def start(
     """
     if torchrun.inside():
         raise ValueError("torchrun has started the ranks already, and each waits for the others: use lab.execute")
-    job = _job(strategy, problem, ranks, steps, seed)
-    return RunHandle(job, start_ranks(run_rank, job.ranks, *job.arguments, timeout=timeout))
+    asked = job(strategy, problem, ranks, steps, seed)
+    return RunHandle(asked, start_ranks(run_rank, asked.ranks, *asked.arguments, timeout=timeout))
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,8 @@ class Job:
         """What each rank gets."""
         return self.stack, self.problem, self.steps, self.seed
 
-    def run(self, observed: list[Observed]) -> Run:
-        """The Run of all ranks."""
+    def run(self, observed: list[Observed], notes: Mapping[str, str] | None = None) -> Run:
+        """The Run of all ranks; ``notes`` are what else to say of it."""
         model = self.problem.model()
         members = [Rank(self.stack, rank, self.ranks, model, self.steps) for rank in range(self.ranks)]
         pieces = [piece for one in observed for piece in one.pieces]
@@ -100,7 +98,7 @@ class Job:
             samples=sorted((sample for one in observed for sample in one.samples), key=lambda sample: sample.time),
             outcomes=tuple(one.outcomes for one in observed),
             parameters=assemble(self.problem, self.seed, pieces),
-            notes=replicas(pieces),
+            notes={**replicas(pieces), **(notes or {})},
             clock_error=max(one.clock_error for one in observed),
             **identity(self.stack, self.problem, members, self.steps, self.seed),
         )
@@ -131,7 +129,8 @@ class RunHandle:
         return self._job.run(self._handle.result())
 
 
-def _job(strategy: AnyStrategy, problem: Problem, ranks: int | None, steps: int, seed: int) -> Job:
+def job(strategy: AnyStrategy, problem: Problem, ranks: int | None, steps: int, seed: int) -> Job:
+    """What is asked, checked as far as it can be before a rank runs. Raises ValueError as ``execute`` says."""
     if not isinstance(problem, Problem):
         raise ValueError(f"real ranks learn a Problem, for example sim.problem('digits-mlp'); got {problem!r}")
     whole = stack(strategy)
@@ -140,12 +139,3 @@ def _job(strategy: AnyStrategy, problem: Problem, ranks: int | None, steps: int,
     prepare(whole, problem.model(), ranks, steps, seed, learning=True)
     problem.check()
     return Job(whole, problem, ranks, steps, seed)
-
-
-def _bar(progress: bool, label: str, steps: int) -> Any:
-    # delay: a run of a second needs no bar. disable=None: none where nobody looks.
-    return tqdm(total=steps, desc=label[:40], unit="step", leave=False, delay=1.0, disable=None if progress else True)
-
-
-def _show(bar: Any, fraction: float) -> None:
-    bar.update(int(fraction * bar.total) - bar.n)

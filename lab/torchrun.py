@@ -88,7 +88,7 @@ def _leave() -> None:
     """At the very end: an interpreter that goes while gloo's threads live aborts now and then."""
     from torch import distributed
 
-    from .transport import forget_groups
+    from .groups import forget_groups
 
     forget_groups()
     if distributed.is_initialized():

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from simulator.collectives import sent_bytes
 from simulator.errors import ProgramError
 from simulator.hazards import Hazard, InFlight, touches
 from simulator.holdings import Piece
@@ -28,9 +27,10 @@ from simulator.stack import Stack
 from simulator.values import Params, whole
 
 from .clocks import Clock, agree
+from .collectives import issue
 from .lanes import Lane, Pending, Underway
 from .place import Place
-from .transport import Arrived, Letters, issue
+from .transport import Arrived, Letters
 
 
 @dataclass
@@ -55,16 +55,16 @@ def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int
         machine.run()
     finally:
         machine.close()
-    held = tensors.pieces(stack.order.holds(me))
+    held = tensors.pieces(stack.holds(me))
     return Observed(machine.spans, machine.samples, machine.outcomes, held, machine.clock.error)
 
 
 @cache
 def _warm_up(rule: Rule) -> None:
     """Let torch load what it loads on first use (1 to 2 s for optimizers), before time counts."""
-    leaf = torch.nn.Parameter(torch.zeros(2))
+    leaf: torch.Tensor = torch.nn.Parameter(torch.zeros(2))
     leaf.grad = torch.zeros(2)
-    rule.step(rule.optimizer([leaf]))
+    rule.step(rule.optimizer([("0.", leaf)] if rule.per_tensor else [leaf]))
 
 
 class Wall:
@@ -130,12 +130,12 @@ class Wall:
             return None
         self.note(step, text)
         start = self.clock.now()
-        loss = self.tensors.compute(instruction)
+        noted = self.tensors.compute(instruction)
         self._synchronise()
         end = self.clock.now()
         self.spans.add(self.me.rank, stream, text, step, start, end)
-        if loss is not None:
-            self.samples.append(Sample(self.me.rank, step, end, "loss", loss, self.me.version))
+        if noted is not None:
+            self.samples.append(Sample(self.me.rank, step, end, *noted, self.me.version))
         return None
 
     def _synchronise(self) -> None:
@@ -155,24 +155,21 @@ class Wall:
         """Begin a collective."""
         me = self.me
         self.note(step, text, True)
-        members = me.group(collective.over)
-        size = me.bytes(collective.value)
-        sent = sent_bytes(collective, len(members), size, members.index(me.rank)) if len(members) > 1 else 0.0
         start = self.clock.now()
-        work, after = issue(collective, me, self.tensors, stream)
+        begun = issue(collective, me, self.tensors, stream)
         on_cpu = self.place.device == "cpu"
 
         def settle() -> None:
-            after()
+            begun.after()
             self._synchronise()
 
         def done(end: float) -> None:
             # It began when the one before it on this stream had ended, however early it was issued.
             begin = max(start, self.ends.get(stream, start))
             self.ends[stream] = max(begin, end)
-            self.spans.add(me.rank, stream, text, step, begin, self.ends[stream], sent)
+            self.spans.add(me.rank, stream, text, step, begin, self.ends[stream], begun.sent)
 
-        return Underway(work, settle, self.clock, done, tells_its_end=on_cpu)
+        return Underway(begun.work, settle, self.clock, done, tells_its_end=on_cpu)
 
     def _send(self, send: Send, stream: str, step: int, text: str) -> None:
         start = self.clock.now()

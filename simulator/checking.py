@@ -7,6 +7,7 @@ from types import NoneType
 
 from . import checks
 from .cluster import check_ranks, cluster
+from .cutting import evenly_routed
 from .errors import ProgramError
 from .hazards import Hazard, InFlight
 from .listing import Listing
@@ -30,7 +31,8 @@ def listing(
 
     A program that uses no results is listed without running it; of others one run on an ideal cluster is shown.
     ``ranks`` defaults to 4, or to 1 where the strategy has no axis; ``workload`` to a small model with as many blocks
-    as ranks. Raises ValueError and ProgramError as ``validate`` does, where there is nothing to list.
+    as ranks (times the chunks per rank of a pipeline). Raises ValueError and ProgramError as ``validate`` does, where
+    there is nothing to list.
 
     >>> from simulator import DataParallel
     >>> print(listing(DataParallel(), ranks=2, workload=Model.of_times(blocks=1)))
@@ -85,9 +87,21 @@ def _members(strategy: Stack, ranks: int, workload: Model | Problem | None, step
     checks.whole("steps", steps, least=1)
     checks.kind("workload", workload, (Model, Problem, NoneType), "a Model or a Problem, such as problem('digits-mlp')")
     model = workload.model() if isinstance(workload, Problem) else workload
-    model = model or Model.of_times(blocks=max(2, ranks), parameters=1000 * max(2, ranks), batch=64 * ranks)
+    model = model or _sample(strategy, ranks)
     strategy.check(ranks, model)
-    return [Rank(strategy, rank, ranks, model, steps) for rank in range(ranks)]
+    model = evenly_routed(model)
+    rule = strategy.rule or (workload.rule if isinstance(workload, Problem) else None)
+    return [Rank(strategy, rank, ranks, model, steps, rule) for rank in range(ranks)]
+
+
+def _sample(strategy: Stack, ranks: int) -> Model:
+    """A small model that has what a strategy needs: enough blocks, units and, where they are split, experts."""
+    blocks = max(2, ranks) * strategy.order.chunks_each
+    model = Model.of_times(blocks=blocks, parameters=1000 * blocks, batch=64 * ranks)
+    grid = strategy.grid(ranks)
+    if not {"tensor", "context", "expert"} & grid.keys():
+        return model
+    return model.in_parts(units=4 * ranks, experts=ranks if "expert" in grid else 0)
 
 
 def _checked(strategy: Stack, members: list[Rank]) -> Machine:
@@ -104,7 +118,7 @@ def _checked(strategy: Stack, members: list[Rank]) -> Machine:
 
 def _two_steps(strategy: Stack, me: Rank) -> Rank:
     """The same rank at the beginning of two steps: what one leaves in flight, the next may touch."""
-    return Rank(strategy, me.rank, me.ranks, me.model, 2, me.rule)
+    return Rank(strategy, me.rank, me.ranks, me.whole_model, 2, me.rule)
 
 
 def _said(strategy: Stack, me: Rank) -> tuple[Instruction, ...]:

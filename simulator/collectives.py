@@ -6,16 +6,17 @@ terms are those of Patarasuk and Yuan 2009, also in NVIDIA's nccl-tests (doc/PER
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, log2
 
-from .program import AllGather, AllReduce, Barrier, Broadcast, Collective, ReduceScatter
+from .program import AllGather, AllReduce, AllToAll, Barrier, Broadcast, Collective, ReduceScatter
 
 
 def rounds(kind: type[Collective], n: int) -> int:
     """How many messages follow one another: each costs one latency."""
     if kind is AllReduce:
         return 2 * (n - 1)
-    if kind in (ReduceScatter, AllGather):
+    if kind in (ReduceScatter, AllGather, AllToAll):
         return n - 1
     return doublings(n)
 
@@ -30,7 +31,7 @@ def critical_bytes(kind: type[Collective], n: int, size: float) -> float:
 
 
 def sent_bytes(instruction: Collective, n: int, size: float, position: int) -> float:
-    """Bytes that the rank at ``position`` sends itself.
+    """Bytes that the rank at ``position`` sends itself, where all ranks give as much.
 
     A broadcast is a binomial tree: who has the value sends it on, to twice as many ranks in every round.
     """
@@ -38,6 +39,15 @@ def sent_bytes(instruction: Collective, n: int, size: float, position: int) -> f
     if kind is Broadcast:
         return size * _children(n, (position - instruction.root) % n)  # type: ignore[attr-defined]
     return 0.0 if kind is Barrier else critical_bytes(kind, n, size)
+
+
+def gathered_bytes(sizes: Sequence[float], position: int) -> float:
+    """Bytes that a rank sends in an all-gather of values of different sizes: all but what its successor gave.
+
+    >>> gathered_bytes([10, 20, 30], 0)
+    40
+    """
+    return sum(sizes) - sizes[(position + 1) % len(sizes)] if len(sizes) > 1 else 0.0
 
 
 def doublings(n: int) -> int:

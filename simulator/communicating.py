@@ -47,18 +47,65 @@ class AllReduce(Collective):
 
 @dataclass(frozen=True)
 class ReduceScatter(Collective):
-    """Rank i of n along the axis ends with the mean (or sum) in ``Chunk(value, i, n)``; the rest keeps its own."""
+    """Rank i of n along the axis ends with the mean (or sum) in ``Chunk(value, i, n)``; the rest keeps its own.
+
+    With ``into``, its part of the rows is stored under that name instead (all dimensions but the last make rows).
+    """
 
     op: str = "mean"
+    into: Value | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_op(self.op)
 
+    @property
+    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.into or self.value,)
+
 
 @dataclass(frozen=True)
 class AllGather(Collective):
-    """Rank i of n gives ``Chunk(value, i, n)``; every rank ends with the whole value."""
+    """Rank i of n gives ``Chunk(value, i, n)``; every rank ends with the whole value.
+
+    With ``into``, every rank gives all of its value; what all gave, one after another along the first dimension, is
+    stored under that name. ``ragged``: what the ranks give may differ in size, and they tell each other first.
+    """
+
+    into: Value | None = None
+    ragged: bool = False
+
+    @property
+    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.into or self.value,)
+
+
+@dataclass(frozen=True)
+class AllToAll(Collective):
+    """Every rank sends some rows of ``value`` to every rank: ``counts`` names how many to each, in order.
+
+    What arrives, in the order of the senders, is stored under ``into``, and how many rows came from each under
+    ``arrived``. The counts are known only when it runs: a model that is only timed must say how tokens are routed.
+    """
+
+    counts: Value = Nothing()
+    into: Value = Nothing()
+    arrived: Value = Nothing()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("counts", "into", "arrived"):
+            require_value(name, getattr(self, name))
+            if isinstance(getattr(self, name), Nothing):
+                raise ValueError(f"an AllToAll names counts, into and arrived; got {name}={getattr(self, name)!r}")
+
+    @property
+    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return self.value, self.counts
+
+    @property
+    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return self.into, self.arrived
 
 
 @dataclass(frozen=True)
@@ -89,7 +136,7 @@ def check_op(op: str) -> None:
 class Send(Instruction):
     """Send a snapshot of ``value`` to position ``to`` of axis ``over``; does not wait for its arrival.
 
-    Messages from one rank to another arrive in the order in which they were sent.
+    Messages are matched by name: a Recv takes the first message of its value, whatever else was sent before it.
     """
 
     value: Value

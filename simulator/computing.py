@@ -3,105 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from . import checks
 from .instruction import Instruction
-from .values import Act, ActGrad, Chunk, Grads, Params, Target, Value, require_value
+from .passes import PASSES
+from .values import Chunk, Grads, Params, Replicated, Value, require_value
 
-
-def require_place(instruction: Load | Forward | Loss | Backward) -> None:
-    """Raise ValueError unless block and microbatch are whole numbers from 0."""
-    for name in ("block", "blocks", "microbatch"):
-        checks.whole(name, getattr(instruction, name, 0), of=type(instruction).__name__)
-
-
-@dataclass(frozen=True)
-class Load(Instruction):
-    """Fetch this rank's share of a microbatch: inputs ``Act(0, microbatch)`` and targets."""
-
-    microbatch: int = 0
-
-    def __post_init__(self) -> None:
-        if type(self.microbatch) is not int or self.microbatch < 0:
-            require_place(self)
-
-    @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return Act(0, self.microbatch), Target(self.microbatch)
-
-    def __str__(self) -> str:
-        return f"Load mb{self.microbatch}"
-
-
-@dataclass(frozen=True)
-class Forward(Instruction):
-    """Run one block forward: from ``Act(block)`` to ``Act(block + 1)``."""
-
-    block: int
-    microbatch: int = 0
-
-    def __post_init__(self) -> None:
-        if type(self.block) is not int or type(self.microbatch) is not int or self.block < 0 or self.microbatch < 0:
-            require_place(self)
-
-    @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return Params(self.block), Act(self.block, self.microbatch)
-
-    @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return (Act(self.block + 1, self.microbatch),)
-
-    def __str__(self) -> str:
-        return f"Forward {self.block} mb{self.microbatch}"
-
-
-@dataclass(frozen=True)
-class Loss(Instruction):
-    """Compare the output ``Act(blocks)`` with the targets; note the loss; start the backward pass."""
-
-    blocks: int
-    microbatch: int = 0
-
-    def __post_init__(self) -> None:
-        if type(self.blocks) is not int or type(self.microbatch) is not int or self.blocks < 0 or self.microbatch < 0:
-            require_place(self)
-
-    @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return Act(self.blocks, self.microbatch), Target(self.microbatch)
-
-    @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return (ActGrad(self.blocks, self.microbatch),)
-
-    def __str__(self) -> str:
-        return f"Loss mb{self.microbatch}"
-
-
-@dataclass(frozen=True)
-class Backward(Instruction):
-    """Run one block backward: adds to ``Grads(block)`` and gives ``ActGrad(block)``."""
-
-    makes: ClassVar[tuple[type[Value], ...]] = (Grads,)
-    block: int
-    microbatch: int = 0
-
-    def __post_init__(self) -> None:
-        if type(self.block) is not int or type(self.microbatch) is not int or self.block < 0 or self.microbatch < 0:
-            require_place(self)
-
-    @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return Params(self.block), Act(self.block, self.microbatch), ActGrad(self.block + 1, self.microbatch)
-
-    @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return Grads(self.block), ActGrad(self.block, self.microbatch)
-
-    def __str__(self) -> str:
-        return f"Backward {self.block} mb{self.microbatch}"
+if TYPE_CHECKING:
+    from .model import Work
 
 
 @dataclass(frozen=True)
@@ -187,13 +97,17 @@ class Compute(Instruction):
 
     ``reads`` and ``writes`` may be given as one value or several in a list.
 
-    ``seconds`` is what it costs on the virtual clock. The function is called where tensors are, and only there.
+    ``seconds`` is what it costs on the virtual clock, and so is ``work``, for a microbatch of this rank. The function
+    is called where tensors are, and only there; where there are none, ``sizes`` says how large [bytes] the buffers are
+    that it writes; without it, the first time one is written, it counts as large as the first value that is read.
     """
 
     function: object
     reads: tuple[Value, ...] = ()
     writes: tuple[Value, ...] = ()
     seconds: float = 0.0
+    work: Work | None = None
+    sizes: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads", as_values("reads", self.reads))
@@ -207,20 +121,46 @@ class Compute(Instruction):
 
 
 @dataclass(frozen=True)
+class Measure(Instruction):
+    """Note a number that is computed from tensors: ``function(*tensors of reads)`` becomes a sample of the Run.
+
+    Where there are no tensors, nothing is noted.
+    """
+
+    name: str
+    function: object
+    reads: tuple[Value, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", as_values("reads", self.reads))
+        if not callable(self.function):
+            raise ValueError(f"a Measure has a function from tensors to a number; got function={self.function!r}")
+
+    def __str__(self) -> str:
+        return f"Measure {self.name}"
+
+
+@dataclass(frozen=True)
 class Free(Instruction):
-    """Forget a value: activations are dropped, gradients become zero again."""
+    """Forget a value, but for the part ``keep``: activations are dropped, gradients become zero again.
+
+    Parameters that are freed may not be used before they are gathered or received again.
+    """
 
     value: Value
+    keep: Value | None = None
 
     def __post_init__(self) -> None:
         require_value("value", self.value)
+        if self.keep is not None:
+            require_value("keep", self.keep)
 
     @property
     def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
         return (self.value,)
 
     def __str__(self) -> str:
-        return f"Free {self.value}"
+        return f"Free {self.value}" if self.keep is None else f"Free {self.value} but {self.keep}"
 
 
 def as_values(name: str, values: object) -> tuple[Value, ...]:
@@ -237,8 +177,10 @@ def gradients_of(params: Value) -> Value:
         return Chunk(gradients_of(params.value), params.index, params.of)
     if isinstance(params, Params):
         return Grads(params.blocks)
+    if isinstance(params, Replicated):
+        return Replicated(Grads(params.value.blocks), params.over)
     raise ValueError(f"only Params or a Chunk of Params have gradients; got {params}")
 
 
-COMPUTING = (Load, Forward, Loss, Backward, Update, Reduce, Copy, Compute, Free)
+COMPUTING = (*PASSES, Update, Reduce, Copy, Compute, Measure, Free)
 """What the machines can compute."""

@@ -9,9 +9,8 @@ if TYPE_CHECKING:
 
     from .problem import Problem
 
-Piece = tuple[int, "np.ndarray"]
-"""Where in the flat vector of all parameters a piece begins, and its numbers."""
-
+Piece = tuple["int | np.ndarray", "np.ndarray"]
+"""Where in the flat vector of all parameters a piece begins, or where each of its numbers lies; and the numbers."""
 
 SAME = 1e-6
 """How far apart the ranks' parameters may be by rounding, relative to the largest of them."""
@@ -26,8 +25,8 @@ def assemble(problem: Problem, seed: int, pieces: list[Piece]) -> dict[str, np.n
 
     named = problem.parameters(seed)
     flat = np.full(sum(array.size for array in named.values()), np.nan, dtype=next(iter(named.values())).dtype)
-    for start, numbers in reversed(pieces):
-        flat[start : start + len(numbers)] = numbers
+    for where, numbers in reversed(pieces):
+        flat[_places(where, numbers)] = numbers
     ends = np.cumsum([array.size for array in named.values()])[:-1]
     return {name: part.reshape(named[name].shape) for name, part in zip(named, np.split(flat, ends))}
 
@@ -36,14 +35,21 @@ def replicas(pieces: list[Piece]) -> dict[str, str]:
     """A note for the Run, where several ranks hold the same parameters and they differ by more than rounding."""
     import numpy as np
 
-    size = max((start + len(numbers) for start, numbers in pieces), default=0)
+    places = [_places(where, numbers) for where, numbers in pieces]
+    size = 1 + max((int(part.max()) for part in places if len(part)), default=-1)
     if not size:
         return {}
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
-    for start, numbers in pieces:
-        part = slice(start, start + len(numbers))
+    for part, (_, numbers) in zip(places, pieces):
         low[part], high[part] = np.minimum(low[part], numbers), np.maximum(high[part], numbers)
     apart = float(np.max(high - low))
     if not apart > SAME * max(float(np.max(high)), -float(np.min(low))):
         return {}
     return {"replicas": f"the ranks' parameters differ by up to {apart:.3g}: is an AllReduce missing?"}
+
+
+def _places(where: int | np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Where each number of a piece lies."""
+    import numpy as np
+
+    return np.arange(where, where + len(numbers)) if isinstance(where, int) else where

@@ -1,4 +1,4 @@
-"""Messages from rank to rank under the virtual clock: sent without waiting, delivered in order, taken when wanted."""
+"""Messages from rank to rank under the virtual clock: sent without waiting, delivered in order, taken by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Channel:
-    """From one rank to another: one transfer at a time, in the order of the Sends."""
+    """From one rank to another: one transfer at a time, in the order of the Sends, or in which they are wanted."""
 
     def __init__(self, source: int, target: int, path: Counter[Link], latency: float, stream: int):
         self.source, self.target, self.path, self.latency, self.stream = source, target, path, latency, stream
@@ -36,13 +36,14 @@ class Mail:
     def send(self, thread: Thread, send: Send, decoded: Decoded) -> None:
         """Take a snapshot and put it on its way; the sender goes on at once."""
         state = thread.state
-        tensors = state.tensors
+        data = state.tensors.read(send.value).clone() if state.tensors is not None else None
         parcel = Parcel(
             state.me.rank,
-            send.value,
+            send.value.stands_for if isinstance(send.value, Nothing) else send.value,
+            isinstance(send.value, Nothing),
             send.version,
-            state.me.bytes(send.value),
-            tensors.read(send.value).clone() if tensors is not None else None,
+            state.me.bytes(send.value) if data is None else float(data.nbytes),  # parts of buffers are not all alike
+            data,
             decoded.label,
             thread.step,
         )
@@ -74,16 +75,18 @@ class Mail:
         """Transfer the next parcels of a channel: at once, or, in a rendezvous, when the receiver waits for them."""
         while channel.queue and not channel.busy:
             start = now = self.machine.env.now
+            parcel = channel.queue[0]
             if self.machine.cluster.overheads.rendezvous:
                 state = self.machine.states[channel.target]
-                wanted = _who_wants(state, channel.source)
-                if wanted is None:
+                agreed = _agreed(channel, state)
+                if agreed is None:
                     state.offers.append(channel)
                     return
-                wanted.parcel = channel.queue[0]
+                parcel, wanted = agreed
+                wanted.parcel = parcel
                 start = wanted.posted + channel.latency
             channel.busy = True
-            parcel = channel.queue.popleft()
+            channel.queue.remove(parcel)
             if start > now:
                 self.machine.at(start, lambda parcel=parcel: self._transfer_and_go_on(channel, parcel))  # type: ignore[misc]
             else:
@@ -135,10 +138,10 @@ class Mail:
         else:
             state.inbox.append(parcel)
 
-    def post(self, state: State, source: int) -> None:
+    def post(self, state: State) -> None:
         """A rank begins to wait: in a rendezvous, the first who offers what it wants may send."""
         for channel in state.offers:
-            if source in (ANY, channel.source):
+            if _agreed(channel, state) is not None:
                 state.offers.remove(channel)
                 self._offer(channel)
                 return
@@ -168,33 +171,27 @@ class Mail:
     ) -> object:
         """Take the first message from a rank, or from ANY, if it is here; else wait for it, or for what is coming."""
         state = thread.state
-        parcel = self.take(state, source)
+        parcel = self.take(state, source, recv)
         if parcel is None:
             state.waiting.append(Wanted(thread, recv, source, thread.clock, abandoned, coming))
             if coming is None:
-                self.post(state, source)
+                self.post(state)
             return BLOCKED
         if source == ANY:
             state.outcomes.append(parcel.source)
         return self.accept(thread, recv, parcel, thread.clock, abandoned)
 
-    def take(self, state: State, source: int) -> Parcel | None:
-        """The first message from a rank, or from ANY, that waits to be taken."""
+    def take(self, state: State, source: int, recv: Recv) -> Parcel | None:
+        """The first message that a Recv asks for, from a rank or from ANY, that waits to be taken."""
         for index, parcel in enumerate(state.inbox):
-            if source in (ANY, parcel.source):
+            if source in (ANY, parcel.source) and parcel.value == recv.value:
                 return state.inbox.pop(index)
         return None
 
     def accept(self, thread: Thread, recv: Recv, parcel: Parcel, start: float, abandoned: bool = False) -> Message:
         """Store what has come, and say so."""
         state, machine = thread.state, self.machine
-        me, empty = state.me, isinstance(parcel.value, Nothing)
-        if parcel.value != recv.value and not empty:
-            thread.current = recv
-            raise machine.error(
-                f"a Recv names the value that is sent; rank {me.rank} expects {recv.value},"
-                f" rank {parcel.source} sent {parcel.value}"
-            )
+        me, empty = state.me, parcel.empty
         thread.clock = max(thread.clock, parcel.time)
         label = machine.spans.label(str(recv))
         machine.spans.data.extend((me.rank, thread.index, label, thread.step, start, thread.clock, 0.0))
@@ -212,13 +209,15 @@ def _is_for(parcel: Parcel, wanted: Wanted | Guard) -> bool:
     """Whether a message goes to who waits: as agreed in a rendezvous, else to the first who wants it."""
     if wanted.parcel is not None:
         return wanted.parcel is parcel
-    return wanted.source in (ANY, parcel.source)
+    return wanted.source in (ANY, parcel.source) and wanted.recv.value == parcel.value
 
 
-def _who_wants(state: State, source: int) -> Wanted | Guard | None:
-    """Who waits for a message from a rank and has not been promised one."""
+def _agreed(channel: Channel, state: State) -> tuple[Parcel, Wanted | Guard] | None:
+    """The first parcel of a channel that somebody waits for who has not been promised one, and who that is."""
     guard = state.main.guard
-    all_who_wait: list[Wanted | Guard] = [*state.waiting]
+    who_wait: list[Wanted | Guard] = [*state.waiting]
     if guard is not None and guard.live:
-        all_who_wait.append(guard)
-    return next((w for w in all_who_wait if w.parcel is None and w.source in (ANY, source)), None)
+        who_wait.append(guard)
+    who_wait = [wanted for wanted in who_wait if wanted.parcel is None]
+    pairs = ((parcel, wanted) for parcel in channel.queue for wanted in who_wait if _is_for(parcel, wanted))
+    return next(pairs, None)

@@ -6,11 +6,11 @@ They look at whole columns of spans at once; a million spans take well under a s
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from .inflight import in_flight as in_flight
 from .spans import BYTES, END, LABEL, RANK, START, STEP, STREAM, kind
 from .values import bounds
 
@@ -20,12 +20,9 @@ if TYPE_CHECKING:
     from .run import Run
 
 COMPUTATION = frozenset(
-    {"Load", "Forward", "Loss", "Backward", "BackwardInput", "BackwardWeight", "Update", "Reduce", "Copy", "Compute"}
+    {"Load", "Forward", "Loss", "Backward", "BackwardInput", "BackwardWeight", "ForwardPart", "BackwardPart", "Update", "Reduce", "Copy", "Compute"}
 )
 """Types of instruction that compute; all others communicate, wait or take no time."""
-
-BLOCKWISE = re.compile(r"(Forward|Backward|BackwardWeight) (\d+) mb(\d+)\b")
-
 
 class LossRow(NamedTuple):
     """The loss of one worker's step in an asynchronous run: its mean over the worker's own slice of the batch.
@@ -150,9 +147,9 @@ def losses(run: Run) -> list[float] | list[LossRow]:
     rows = _loss_rows(run)
     if run.asynchronous:
         return sorted(rows.values())
-    sizes, steps = _slices(run, rows), dict[int, list[tuple[int, float]]]()
+    sizes, steps = _slices(run), dict[int, list[tuple[int, float]]]()
     for (rank, step), row in rows.items():
-        steps.setdefault(step, []).append((sizes[rank], row.loss))
+        steps.setdefault(step, []).append((sizes.get(rank, 0), row.loss))
     means = {step: _mean(values) for step, values in steps.items()}
     return [means.get(step, math.nan) for step in range(run.steps)] if rows else []
 
@@ -179,21 +176,6 @@ def bytes_sent(run: Run) -> list[float]:
 
     table = run.spans.table()
     return np.bincount(table[:, RANK].astype(int), weights=table[:, BYTES], minlength=run.ranks).tolist()
-
-
-def in_flight(run: Run) -> list[int]:
-    """Most microbatches that each rank held at once between forward and backward of its first block.
-
-    p stages and m microbatches: GPipe m everywhere, 1F1B min(m, p-s) on stage s.
-    Source: Narayanan et al. 2021 (arXiv:2104.04473), section 2.2.1.
-    """
-    import numpy as np
-
-    parts = [BLOCKWISE.match(label) for label in run.spans.labels]
-    table = run.spans.table()
-    table = table[np.array([part is not None for part in parts], dtype=bool)[table[:, LABEL].astype(int)]]
-    known = {i: (part[1], int(part[2]), int(part[3])) for i, part in enumerate(parts) if part}
-    return [_most_held([(*known[int(row[LABEL])], int(row[STEP])) for row in rows]) for rows in _ordered(run, table)]
 
 
 def instructions(run: Run) -> dict[tuple[int, str], list[str]]:
@@ -247,13 +229,6 @@ def _by_rank(run: Run, table: np.ndarray) -> Iterator[np.ndarray]:
     return (table[first:last] for first, last in pairwise(edges))
 
 
-def _ordered(run: Run, table: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of each rank in order of start, of end, of recording."""
-    import numpy as np
-
-    return _by_rank(run, table[np.lexsort((table[:, END], table[:, START], table[:, RANK]))])
-
-
 def _covered(start: np.ndarray, end: np.ndarray) -> float:
     """The length of a union of intervals sorted by start: each adds what lies beyond all ends before it."""
     import numpy as np
@@ -264,18 +239,6 @@ def _covered(start: np.ndarray, end: np.ndarray) -> float:
     return float(np.maximum(0.0, end - np.maximum(start, reached)).sum())
 
 
-def _most_held(visits: list[tuple[str, int, int, int]]) -> int:
-    """Most microbatches held at once, from (type, block, microbatch, step) in order."""
-    first = min((block for what, block, _, _ in visits if what == "Forward"), default=None)
-    held: set[tuple[int, int]] = set()
-    most = 0
-    for what, block, microbatch, step in visits:
-        if block == first:
-            (held.add if what == "Forward" else held.discard)((step, microbatch))
-            most = max(most, len(held))
-    return most
-
-
 def _mean(values: list[tuple[int, float]]) -> float:
     """The mean of (samples, mean over them); a plain one where these samples are none."""
     total = sum(size for size, _ in values)
@@ -284,18 +247,11 @@ def _mean(values: list[tuple[int, float]]) -> float:
     return math.fsum(size * value for size, value in values) / total
 
 
-def _slices(run: Run, rows: dict[tuple[int, int], LossRow]) -> dict[int, int]:
-    """How many samples of a batch each rank that noted a loss takes.
-
-    Who notes, notes the losses of one slice, and ranks in ascending order have slices in ascending order. Of a
-    pipeline only the last stage notes: the slices are then as many as ranks that note. A worker that others back up
-    may miss steps, even all; then there is a slice for every worker.
-    """
-    ranks, steps = sorted({rank for rank, _ in rows}), {step for _, step in rows}
-    whole = len(rows) == len(ranks) * len(steps) and len(run.workers) % max(1, len(ranks)) == 0
-    sharing = ranks if whole or not set(ranks) <= set(run.workers) else list(run.workers)
-    spans = {rank: bounds(run.batch, index, len(sharing)) for index, rank in enumerate(sharing)}
-    return {rank: end - start for rank, (start, end) in spans.items()}
+def _slices(run: Run) -> dict[int, int]:
+    """How many samples of a batch each worker takes."""
+    count = len(run.workers)
+    even = [end - start for start, end in (bounds(run.batch, index, count) for index in range(count))]
+    return dict(zip(run.workers, run.slices or even))
 
 
 def _loss_rows(run: Run) -> dict[tuple[int, int], LossRow]:

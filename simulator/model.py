@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from . import checks
 from .cluster import Device
+from .values import bounds
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,56 @@ class Measured:
         return max(0.0, y0 + (y1 - y0) * (samples - x0) / (x1 - x0))
 
 
-Work = Seconds | Flops | Measured
+@dataclass(frozen=True)
+class Scaled:
+    """A share of other work: ``Scaled(Flops(1e9), 0.5)``."""
+
+    work: Seconds | Flops | Measured | Scaled
+    factor: float
+
+    def of(self, samples: float, device: Device) -> float:
+        """Seconds for a microbatch of ``samples`` on ``device``."""
+        return self.factor * self.work.of(samples, device)
+
+
+Work = Seconds | Flops | Measured | Scaled
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a block that ranks run together; see ``ForwardPart``.
+
+    - ``forward``, ``backward``: how long it takes where it is not split.
+    - ``output_bytes``: the size of what leaves it, per sample.
+    - ``parameters``: those that every rank holds; ``units``: (how many, parameters of each) that are split over ranks.
+    - ``shares``: ranks split its units, and each needs all of its input. ``sums``: they split its units, and their
+      outputs add up. ``adds``: it adds what entered the part of that number in the block.
+    - ``mixes``: every token of it reads other tokens, as attention does. ``routes``: it sends tokens to experts;
+      ``experts``: it is these experts, its units. ``routing``: with ``routes``, how much more of the tokens the
+      busiest rank sends or gets than the mean one; without it an AllToAll cannot be timed without tensors.
+    """
+
+    forward: Work = Seconds()
+    backward: Work = Seconds()
+    output_bytes: float = 0.0
+    parameters: int = 0
+    units: tuple[tuple[int, int], ...] = ()
+    shares: bool = False
+    sums: bool = False
+    adds: int | None = None
+    mixes: bool = False
+    routes: bool = False
+    experts: bool = False
+    routing: float | None = None
+
+    @property
+    def split(self) -> bool:
+        """Whether tensor parallelism splits it."""
+        return (bool(self.units) and not self.experts) or self.mixes
+
+    def held(self, index: int, of: int) -> int:
+        """How many parameters part ``index`` of ``of`` holds."""
+        return self.parameters + sum(_size(count, index, of) * each for count, each in self.units)
 
 
 @dataclass(frozen=True)
@@ -57,17 +107,25 @@ class Block:
     """One piece of a model, the unit of Forward and Backward.
 
     ``parameters`` is a count; ``forward`` and ``backward`` say how long it takes; ``input_bytes`` is the size of
-    what enters it, per sample.
+    what enters it, per sample. ``weight`` is the part of ``backward`` that BackwardWeight does (None: half of it).
+    ``parts`` say how ranks may run it together; without them no tensor, context or expert parallelism can split it.
     """
 
     parameters: int = 0
     forward: Work = Seconds()
     backward: Work = Seconds()
     input_bytes: float = 0.0
+    weight: Work | None = None
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         checks.whole("parameters", self.parameters)
         checks.number("input_bytes", self.input_bytes, least=0)
+
+    @property
+    def later(self) -> Work:
+        """The work of its BackwardWeight; its BackwardInput does the rest of ``backward``."""
+        return Scaled(self.backward, 0.5) if self.weight is None else self.weight
 
 
 @dataclass(frozen=True)
@@ -105,10 +163,12 @@ class Model:
         activation_bytes: float = 0.0,
         parameter_bytes: int = 4,
         batch: int = 1,
+        weight: float | None = None,
     ) -> Model:
         """A model given by its times: ``forward`` and ``backward`` are seconds per block and microbatch.
 
-        ``parameters`` counts over all blocks; ``activation_bytes`` is what passes between blocks, per sample.
+        ``parameters`` counts over all blocks; ``activation_bytes`` is what passes between blocks, per sample;
+        ``weight`` is the part of ``backward`` that a BackwardWeight takes [s], half of it unless told.
 
         >>> Model.of_times(blocks=3, parameters=3000).parameters
         3000
@@ -117,6 +177,8 @@ class Model:
         checks.number("forward", forward, least=0, of="in seconds")
         checks.number("backward", backward, least=0, of="in seconds")
         checks.whole("parameters", parameters)
+        if weight is not None and not 0 <= checks.number("weight", weight, of="in seconds") <= backward:
+            raise ValueError(f"the weight's part of a backward pass is 0 to backward={backward:g} s; got {weight:g}")
         return cls(
             name=f"{blocks} blocks of {forward:g} s forward and {backward:g} s backward",
             blocks=tuple(
@@ -125,12 +187,26 @@ class Model:
                     Seconds(forward),
                     Seconds(backward),
                     activation_bytes,
+                    None if weight is None else Seconds(weight),
                 )
                 for i in range(blocks)
             ),
             batch=batch,
             parameter_bytes=parameter_bytes,
         )
+
+    def in_parts(self, units: int, experts: int = 0) -> Model:
+        """The same model, of which ranks can share every block, as they share a transformer's.
+
+        A block has three parts of one length: two of ``units`` units, and between them one in which tokens read each
+        other. With ``experts`` there are two more: one that routes tokens, evenly, and the experts themselves.
+
+        >>> len(Model.of_times(blocks=1).in_parts(units=8).blocks[0].parts)
+        3
+        """
+        checks.whole("units", units, least=1)
+        checks.whole("experts", experts)
+        return replace(self, blocks=tuple(_in_parts(block, units, experts) for block in self.blocks))
 
     @property
     def parameters(self) -> int:
@@ -140,3 +216,31 @@ class Model:
     def with_batch(self, batch: int) -> Model:
         """The same model with another global batch [samples]."""
         return replace(self, batch=batch)
+
+
+def _in_parts(block: Block, units: int, experts: int) -> Block:
+    """See ``Model.in_parts``: read, mix, perhaps route and think, write."""
+    routed = [Part(routes=True, routing=1.0), Part(experts=True)] if experts else []
+    kinds = [Part(shares=True), Part(mixes=True), *routed, Part(sums=True)]
+    holders = 3 if experts else 2
+    parts = []
+    for part in kinds:
+        count = experts if part.experts else units if part.shares or part.sums else 0
+        each = block.parameters // (holders * count) if count else 0
+        parts.append(
+            replace(
+                part,
+                forward=Scaled(block.forward, 1 / len(kinds)),
+                backward=Scaled(block.backward, 1 / len(kinds)),
+                output_bytes=block.input_bytes,
+                units=((count, each),) if count else (),
+            )
+        )
+    rest = block.parameters - sum(part.held(0, 1) for part in parts)
+    parts[1] = replace(parts[1], parameters=rest)
+    return replace(block, parts=tuple(parts))
+
+
+def _size(count: int, index: int, of: int) -> int:
+    start, end = bounds(count, index, of)
+    return end - start

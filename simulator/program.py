@@ -19,6 +19,7 @@ from .communicating import (
     ANY,
     AllGather,
     AllReduce,
+    AllToAll,
     Barrier,
     Broadcast,
     Collective,
@@ -27,15 +28,19 @@ from .communicating import (
     ReduceScatter,
     Send,
 )
-from .computing import Backward, Compute, Copy, Forward, Free, Load, Loss, Reduce, Update
+from .computing import Compute, Copy, Free, Measure, Reduce, Update
 from .controlling import Record, Start, Until, Wait
 from .instruction import Instruction
+from .passes import Backward, BackwardInput, BackwardWeight, Forward, Load, Loss
 
 __all__ = [
     "ANY",
     "AllGather",
     "AllReduce",
+    "AllToAll",
     "Backward",
+    "BackwardInput",
+    "BackwardWeight",
     "Barrier",
     "Broadcast",
     "Collective",
@@ -46,6 +51,7 @@ __all__ = [
     "Instruction",
     "Load",
     "Loss",
+    "Measure",
     "Message",
     "Record",
     "Recv",

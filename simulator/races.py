@@ -33,12 +33,12 @@ class Races:
 
     def _begin(self, thread: Thread, guard: Guard) -> None:
         thread.guard, guard.posted = guard, thread.clock
-        parcel = self.machine.mail.take(thread.state, guard.source) if guard.live else None
+        parcel = self.machine.mail.take(thread.state, guard.source, guard.recv) if guard.live else None
         if parcel is not None:
             self.abandon(thread, parcel)
             return
         if guard.live:
-            self.machine.mail.post(thread.state, guard.source)
+            self.machine.mail.post(thread.state)
         self.machine.resume(thread)
 
     def compute(self, thread: Thread, instruction: Instruction, decoded: Decoded, length: float) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from .computing import Compute, Copy
+from .cutting import local, replicated
 from .model import Model
-from .values import Act, ActGrad, Chunk, Grads, Named, Params, Value, bounds
+from .values import Act, ActGrad, Chunk, Grads, Inner, InnerGrad, Named, Params, Replicated, Value, bounds, whole
 
 if TYPE_CHECKING:
-    from .computing import Copy
+
     from .rules import Rule
     from .stack import Stack
 
@@ -21,7 +23,9 @@ class Rank:
     - ``rank``, ``ranks``: who am I, of how many.
     - ``blocks``: the blocks of the model that this rank computes.
     - ``microbatches``: into how many parts a rank's share of the batch is cut.
+    - ``model``: what this rank holds and does of ``whole_model``: all of it, unless ranks share blocks (``cut``).
     - ``share``: (worker, workers), the slice of every global batch that is this rank's; None for servers.
+    - ``slice``: the first of its samples in a global batch, and one past the last.
     - ``step``: the step it is in; ``versions``: of the parameters it last received, by value.
     - ``made``: how many steps it has ended.
     - ``memory``: a dict for what the program must remember from step to step, apart from named values.
@@ -29,15 +33,19 @@ class Rank:
     """
 
     def __init__(self, stack: Stack, rank: int, ranks: int, model: Model, steps: int, rule: Rule | None = None):
-        self.rank, self.ranks, self.model, self.total, self.rule = rank, ranks, model, steps, rule
+        self.rank, self.ranks, self.whole_model, self.total, self.rule = rank, ranks, model, steps, rule
         self.grid = stack.grid(ranks)
         self.step = self.made = 0
         self.versions: dict[Value, int] = {}
         self.memory: dict[str, Any] = {}
         self.sizes: dict[Value, float] = {}
         self._groups: dict[str, tuple[int, ...]] = {}
+        self.cut = stack.cut(self)
+        self.model = local(model, self.cut)
         self.microbatches = stack.order.pieces
+        self.local = stack.local
         self.share = stack.share(self)
+        self.slice = stack.slice(self) or bounds(model.batch, *(self.share or (0, 1)))
         self.blocks = stack.order.blocks(self)
 
     def at(self, axis: str) -> int:
@@ -105,13 +113,23 @@ class Rank:
 
     def samples(self, microbatch: int) -> float:
         """How many samples of the global batch are in one of my microbatches."""
-        index, count = self.share or (0, 1)
-        batch, parts = self.model.batch, self.microbatches
-        if batch < count * parts:
-            return batch / (count * parts)
-        start, end = bounds(batch, index, count)
-        first, last = bounds(end - start, microbatch, parts)
+        count, parts = (self.share or (0, 1))[1], self.microbatches
+        if self.model.batch < count * parts:
+            return self.model.batch / (count * parts)
+        start, end = self.slice
+        first, last = bounds(end - start, microbatch % parts, parts)
         return last - first
+
+    def weight(self, microbatch: int) -> float:
+        """What the mean loss of a microbatch counts, so that the mean over workers is that of the global batch.
+
+        Where workers learn for themselves, so that the sum over microbatches is the mean over the worker's own slice.
+        """
+        start, end = self.slice
+        if self.local:
+            return self.samples(microbatch) / (end - start)
+        workers = (self.share or (0, 1))[1]
+        return self.samples(microbatch) * workers / self.model.batch * self.cut.weight
 
     def elements(self, value: Value) -> int:
         """How many numbers parameters or gradients have, or a chunk of them."""
@@ -120,18 +138,51 @@ class Rank:
             return end - start
         if isinstance(value, (Params, Grads)):
             return sum(self.model.blocks[block].parameters for block in value.blocks)
+        if isinstance(value, Replicated):
+            first, last = self.replicated(value)
+            return last - first
         raise ValueError(f"only parameters and gradients have a number of elements here; got {value}")
 
-    def store(self, instruction: Copy) -> None:
-        """Remember how large a buffer is that a Copy has written."""
-        self.sizes[instruction.target] = self.bytes(instruction.source)
+    def replicated(self, value: Replicated) -> tuple[int, int]:
+        """Where in a block's parameters those begin and end that all ranks along an axis hold."""
+        if len(value.value.blocks) != 1:
+            raise ValueError(f"what is replicated is said of one block; got {value}")
+        return replicated(self.whole_model.blocks[value.value.blocks[0]], self.cut, value.over)
+
+    def imbalance(self, value: Value) -> float:
+        """How much more tokens the busiest rank gets than the mean one, of a value that an AllToAll sends.
+
+        Raises ValueError where the model does not say.
+        """
+        parts = self.model.blocks[value.block].parts if isinstance(value, (Inner, InnerGrad)) else ()
+        for part in parts:
+            if part.routing is not None:
+                return part.routing
+        raise ValueError(
+            f"how many tokens go to which expert is known only when it is computed; got {value} on ranks that only"
+            " time: give the Part that routes a routing, such as 1.0 for even loads, or learn a Problem"
+        )
+
+    def store(self, instruction: Copy | Compute) -> None:
+        """Remember how large buffers are that an instruction has written, where there are no tensors to ask."""
+        if isinstance(instruction, Compute):
+            self.sizes |= dict(zip(instruction.writes, instruction.sizes))
+            for value in instruction.writes:
+                if isinstance(value, Named) and value not in self.sizes and instruction.reads:
+                    self.sizes[value] = self.bytes(instruction.reads[0])
+        else:
+            self.sizes[instruction.target] = self.bytes(instruction.source)
 
     def bytes(self, value: Value) -> float:
         """The size of a value in bytes; that of a named buffer is what was last stored in it."""
-        if isinstance(value, Chunk) and isinstance(value.value, Named):
+        if isinstance(value, Chunk) and not isinstance(whole(value), (Params, Grads)):
             return self.bytes(value.value) / value.of
-        if isinstance(value, (Params, Grads, Chunk)):
+        if isinstance(value, (Params, Grads, Chunk, Replicated)):
             return self.elements(value) * self.model.parameter_bytes
+        if value in self.sizes:
+            return self.sizes[value]
+        if isinstance(value, (Inner, InnerGrad)):
+            return self.samples(value.microbatch) * self.model.blocks[value.block].parts[value.at - 1].output_bytes
         if isinstance(value, (Act, ActGrad)) and value.block < len(self.model.blocks):
             return self.samples(value.microbatch) * self.model.blocks[value.block].input_bytes
         return self.sizes.get(value, 0.0)

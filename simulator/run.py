@@ -25,7 +25,8 @@ class Run:
     - ``clock``: "virtual" or "wall"; ``clock_error``: how far the ranks' clocks may disagree [s].
     - ``strategy``, ``workload``, ``cluster``: what ran, on what, where, as text. ``seed``: what chance began with.
     - ``ranks``: number of processes; ``workers``: those that hold a share of the data (servers do not).
-    - ``steps``: updates per worker; ``batch``: samples in a global batch.
+    - ``steps``: updates per worker; ``batch``: samples in a global batch; ``slices``: how many of these each worker
+      takes, in the order of ``workers`` (empty: as even shares as can be).
     - ``asynchronous``: whether workers go on without each other.
     - ``spans``: what ran when; ``samples``: the numbers noted.
     - ``outcomes``: per rank, what each receive-from-any and each Until gave, in order; enough to replay the run.
@@ -46,6 +47,7 @@ class Run:
     steps: int
     seed: int
     batch: int
+    slices: tuple[int, ...] = ()
     asynchronous: bool = False
     spans: Spans = field(default_factory=Spans)
     samples: list[Sample] = field(default_factory=list)
@@ -109,8 +111,8 @@ class Run:
         return metrics.exposed_communication(self)
 
     @property
-    def in_flight(self) -> list[int]:
-        """Most microbatches that each rank held between forward and backward."""
+    def in_flight(self) -> list[float]:
+        """Most microbatches that each rank held between forward and backward; with chunks, parts of one."""
         return metrics.in_flight(self)
 
     @property

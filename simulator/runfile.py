@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = "two clocks run"
-VERSION = 1
+VERSION = 2
 HEADER = "header"
 
 SCALARS = {
@@ -39,7 +39,7 @@ SCALARS = {
     "asynchronous": bool,
     "clock_error": float,
 }
-LISTS = {"workers": int, "streams": str, "labels": str, "sample_names": str, "parameter_names": str}
+LISTS = {"workers": int, "slices": int, "streams": str, "labels": str, "sample_names": str, "parameter_names": str}
 TEXTS = ("versions", "notes")
 """Dicts of texts about where a run was made; no observations, so the digest leaves them out."""
 
@@ -58,7 +58,8 @@ def fields_of(run: Any) -> Fields:
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     header |= {name: kind(getattr(run, name)) for name, kind in SCALARS.items()}
     header |= {name: {str(k): str(v) for k, v in getattr(run, name).items()} for name in TEXTS}
-    header |= {"workers": [int(worker) for worker in run.workers], "sample_names": names}
+    header |= {name: [int(number) for number in getattr(run, name)] for name in ("workers", "slices")}
+    header |= {"sample_names": names}
     header |= {"streams": run.spans.streams, "labels": run.spans.labels, "parameter_names": list(run.parameters)}
     where = [(s.rank, s.step, index[s.name], s.version) for s in run.samples]
     arrays = {
@@ -152,7 +153,7 @@ def _fields(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     _check_header(header)
     parameters = {name: arrays.pop(f"parameter_{i}") for i, name in enumerate(header["parameter_names"])}
     fields = {name: header[name] for name in (*SCALARS, *TEXTS)}
-    fields |= {"workers": tuple(header["workers"]), "parameters": parameters}
+    fields |= {"workers": tuple(header["workers"]), "slices": tuple(header["slices"]), "parameters": parameters}
     fields |= {"spans": _spans(arrays.pop("spans"), header)}
     fields |= {"samples": _samples(arrays.pop("sample_places"), arrays.pop("sample_values"), header["sample_names"])}
     fields |= {"outcomes": _outcomes(arrays.pop("outcome_counts"), arrays.pop("outcomes"))}

@@ -124,6 +124,7 @@ def identity(whole: Stack, workload: Model | Problem, members: Sequence[Rank], s
         workload=workload.name,
         ranks=len(members),
         workers=tuple(me.rank for me in members if me.share is not None),
+        slices=tuple(me.slice[1] - me.slice[0] for me in members if me.share is not None),
         steps=steps,
         seed=seed,
         batch=model.batch,
@@ -178,7 +179,7 @@ def _parameters(
         return {}, {}
     from .holdings import assemble, replicas
 
-    pieces = [piece for me, mine in zip(members, tensors) for piece in mine.pieces(whole.order.holds(me))]
+    pieces = [piece for me, mine in zip(members, tensors) for piece in mine.pieces(whole.holds(me))]
     return assemble(problem, seed, pieces), replicas(pieces)
 
 

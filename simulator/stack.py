@@ -13,6 +13,7 @@ from types import GeneratorType, NoneType
 from typing import Any, ClassVar
 
 from . import checks
+from .cutting import Cut
 from .model import Model
 from .rank import Rank
 from .rewriting import Program as Program
@@ -29,11 +30,13 @@ class Strategy:
 
     ``axis`` names the axis of the rank grid that it adds, if any; ``extent`` is the number of ranks along it, None
     for "as many as there are". ``rule`` is how updates are applied; None leaves it to the problem.
-    ``named`` are the knobs that its text shows even at their defaults.
+    ``named`` are the knobs that its text shows even at their defaults. ``local``: workers learn for themselves, each
+    from the mean over its own slice of the batch.
     """
 
     axis: ClassVar[str | None] = None
     named: ClassVar[tuple[str, ...]] = ()
+    local: ClassVar[bool] = False
     rule: Rule | None = field(default=None, kw_only=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -48,6 +51,10 @@ class Strategy:
 
     def check(self, ranks: int, blocks: int) -> None:
         """Raise a ValueError when this cannot run on ``ranks`` ranks along its axis with a model of ``blocks``."""
+
+    def slice(self, me: Rank) -> tuple[int, int] | None:
+        """First sample of the global batch that is this rank's, and one past the last; None: an even share."""
+        return None
 
     def __str__(self) -> str:
         """The name and its knobs, without those that are at their defaults."""
@@ -82,6 +89,11 @@ class Order(Strategy):
     @property
     def pieces(self) -> int:
         """Into how many microbatches a rank's share of the batch is cut."""
+        return 1
+
+    @property
+    def chunks_each(self) -> int:
+        """Into how many pieces, at least, the blocks of a rank fall: each needs a block."""
         return 1
 
     def program(self, me: Rank) -> Program:
@@ -119,6 +131,14 @@ class Layer(Strategy):
         """The slice of the global batch, given the slice that what stands below me takes."""
         return share
 
+    def holds(self, me: Rank, held: tuple[Value, ...]) -> tuple[Value, ...]:
+        """The parameters for which this rank is an authority when the run ends, given those of what stands below."""
+        return held
+
+    def cut(self, me: Rank, cut: Cut) -> Cut:
+        """Which share of every block is this rank's, given how what stands below me cuts blocks."""
+        return cut
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -155,6 +175,30 @@ class Stack:
         for layer in self.layers:
             share = layer.share(me, share)
         return share
+
+    def cut(self, me: Rank) -> Cut:
+        """Which share of every block is a rank's."""
+        cut = Cut()
+        for layer in self.layers:
+            cut = layer.cut(me, cut)
+        return cut
+
+    def holds(self, me: Rank) -> tuple[Value, ...]:
+        """The parameters for which a rank is an authority when the run ends."""
+        alone = self.order.holds(me)
+        held = () if alone is None else (alone,)
+        for layer in self.layers:
+            held = layer.holds(me, held)
+        return held
+
+    @property
+    def local(self) -> bool:
+        """Whether workers learn for themselves."""
+        return any(part.local for part in self.parts)
+
+    def slice(self, me: Rank) -> tuple[int, int] | None:
+        """A rank's samples of every global batch, where they are not an even share."""
+        return next((found for part in self.parts if (found := part.slice(me)) is not None), None)
 
     def grid(self, ranks: int) -> dict[str, int]:
         """The rank grid: axis names and their sizes, slowest first.

@@ -12,6 +12,7 @@ from .noise import Factor
 from .program import Instruction, Recv
 from .rank import Rank
 from .stack import Program
+from .values import Value
 
 if TYPE_CHECKING:
     from .learning import Tensors
@@ -70,10 +71,11 @@ class Guard:
 
 @dataclass(slots=True, eq=False)
 class Parcel:
-    """A message under way or waiting to be taken."""
+    """A message under way or waiting to be taken: of ``value``, or, ``empty``, instead of it."""
 
     source: int
-    value: Any
+    value: Value
+    empty: bool
     version: int
     size: float
     data: Any

@@ -80,6 +80,51 @@ class ActGrad(Value):
 
 
 @dataclass(frozen=True)
+class Inner(Value):
+    """What enters part ``at`` of a block that is run in parts; see ``ForwardPart``."""
+
+    block: int
+    microbatch: int
+    at: int
+
+    def __str__(self) -> str:
+        return f"Inner({self.block}.{self.at}, mb {self.microbatch})"
+
+
+@dataclass(frozen=True)
+class InnerGrad(Value):
+    """The gradient of the loss with respect to ``Inner(block, microbatch, at)``."""
+
+    block: int
+    microbatch: int
+    at: int
+
+    def __str__(self) -> str:
+        return f"InnerGrad({self.block}.{self.at}, mb {self.microbatch})"
+
+
+@dataclass(frozen=True)
+class Replicated(Value):
+    """The part of one block's parameters or gradients that all ranks along ``over`` hold, such as a LayerNorm's."""
+
+    value: Params | Grads
+    over: str
+
+    def __str__(self) -> str:
+        return f"{self.value} replicated over {self.over}"
+
+
+@dataclass(frozen=True)
+class Buffers(Value):
+    """What a block keeps beside its parameters and does not learn, such as the running means of a BatchNorm."""
+
+    block: int
+
+    def __str__(self) -> str:
+        return f"Buffers({self.block})"
+
+
+@dataclass(frozen=True)
 class Target(Value):
     """What the loss compares the output with, for one microbatch."""
 
@@ -123,10 +168,17 @@ class Chunk(Value):
 
 @dataclass(frozen=True)
 class Nothing(Value):
-    """No bytes at all: a message that only tells. Every Recv accepts it."""
+    """No bytes at all: a message that only tells. Sent ``instead`` of a value, whoever wants that value gets it."""
+
+    instead: Value | None = None
 
     def __str__(self) -> str:
-        return "Nothing"
+        return f"Nothing instead of {self.instead}" if self.instead else "Nothing"
+
+    @property
+    def stands_for(self) -> Value:
+        """The name under which a Recv asks for it."""
+        return self.instead or self
 
 
 def bounds(size: int, index: int, of: int) -> tuple[int, int]:
@@ -145,8 +197,8 @@ def overlap(a: Value, b: Value) -> bool:
 
 
 def whole(value: Value) -> Value:
-    """The value that a chunk is part of; other values as they are."""
-    while isinstance(value, Chunk):
+    """The value that a part is part of; other values as they are."""
+    while isinstance(value, (Chunk, Replicated)):
         value = value.value
     return value
 

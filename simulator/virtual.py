@@ -25,7 +25,7 @@ from .listing import Listing
 from .mail import Mail
 from .network import Network
 from .noise import Noise
-from .program import Collective, Copy, Instruction, Record, Recv, Send, Start, Until, Wait
+from .program import Collective, Compute, Copy, Instruction, Record, Recv, Send, Start, Until, Wait
 from .races import Races
 from .rank import Rank
 from .spans import COMPUTE, Sample, Spans
@@ -192,16 +192,16 @@ class Machine:
                 raise ValueError(f"no machine knows {instruction}: a program's own maths is a Compute(function, …)")
             cost = seconds(instruction, state.me, self.cluster.device)
         text = str(instruction)
-        stores = isinstance(instruction, Copy)
+        stores = isinstance(instruction, (Copy, Compute))
         decoded = state.known[instruction] = Decoded(handler, cost, self.spans.label(text), size, text, stores)
         return decoded
 
     def maths(self, thread: Thread, instruction: Instruction, end: float) -> None:
         """Do with tensors what an instruction says, where there are any."""
         state = thread.state
-        loss = state.tensors.compute(instruction) if state.tensors is not None else None
-        if loss is not None:
-            self._note(thread, end, "loss", loss, state.me.version)
+        noted = state.tensors.compute(instruction) if state.tensors is not None else None
+        if noted is not None:
+            self._note(thread, end, *noted, state.me.version)
 
     def observe(self, thread: Thread, decoded: Decoded, start: float, sent: float = 0.0) -> None:
         """Keep a span that ends now, by the thread's clock."""
@@ -235,7 +235,7 @@ class Machine:
     def _finish(self) -> None:
         stuck = [thread for state in self.states for thread in state.threads if thread.current is not None]
         if stuck:
-            lines = [f"rank {thread.state.me.rank} waits at {thread.current}{_where(thread)}" for thread in stuck[:8]]
+            lines = [f"rank {t.state.me.rank} waits at {t.current}{_where(t)}{_has(t)}" for t in stuck[:8]]
             raise self.error("deadlock: no rank can go on\n" + "\n".join(lines))
         for state in self.states:
             self._complete(state)
@@ -288,6 +288,12 @@ def _where(thread: Thread) -> str:
     return "" if thread.task is None else f" on stream {thread.stream!r}"
 
 
+def _has(thread: Thread) -> str:
+    """What lies in the letterbox of a rank that waits for another message."""
+    parcels = ", ".join(f"{parcel.value} from rank {parcel.source}" for parcel in thread.state.inbox[:4])
+    return f"; messages are matched by name, and it has been sent {parcels}" if parcels else ""
+
+
 def _drawn(delays: tuple[float, ...], seed: str) -> Callable[[], float]:
     """Draws one of the delays at every call; none where there are none."""
     draw = Random(seed).choice
@@ -296,4 +302,5 @@ def _drawn(delays: tuple[float, ...], seed: str) -> Callable[[], float]:
 
 def _alike(me: Rank) -> object:
     """Ranks that give the same answer take the same time for the same instruction."""
-    return me.share is None, me.blocks, tuple(me.samples(part) for part in range(me.microbatches))
+    samples = tuple(me.samples(part) for part in range(me.microbatches))
+    return me.share is None, me.blocks, samples, id(me.model)  # models that are cut alike are one object

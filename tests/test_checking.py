@@ -212,7 +212,8 @@ def test_a_message_that_nobody_takes():
 
 def test_a_message_of_another_name():
     text = error_of(say((Send(G0, to=1),), (Load(), Recv(G1, source=0))))
-    assert "a Recv names the value that is sent; rank 1 expects Grads(1), rank 0 sent Grads(0)" in text
+    assert "rank 1 waits at Recv Grads(1) from world 0" in text
+    assert "messages are matched by name, and it has been sent Grads(0) from rank 0" in text
     assert marked(text) == ["Recv Grads(1) from world 0"]
 
 

@@ -59,7 +59,7 @@ def virtual(case: Case, ranks: int) -> sim.Run:
 
 def timed(case: Case, ranks: int, **knobs: object) -> sim.Run:
     """A run without tensors, on a free network unless told otherwise: 4 blocks per rank of 1 s and 2 s."""
-    model = sim.Model.of_times(blocks=4 * ranks, parameters=4000 * ranks, activation_bytes=64, batch=60)
+    model = case.shared(sim.Model.of_times(blocks=4 * ranks, parameters=4800 * ranks, activation_bytes=64, batch=60))
     return sim.simulate(case.strategy, model, **{"cluster": sim.cluster("ideal", ranks=ranks), "steps": 2, **knobs})
 
 
@@ -80,7 +80,7 @@ def test_the_truth_learns_and_depends_on_its_seed(case: Case):
     assert len(run.losses) == STEPS and len(set(run.losses)) == STEPS
 
 
-@cells(SYNCHRONOUS)
+@cells(SYNCHRONOUS, law="single")
 def test_real_ranks_equal_the_single_process(case: Case, ranks: int):
     run, expected = wall(case, ranks), truth(case.problem, case.rule)
     assert apart(run.parameters, problem(case.problem).parameters(SEED)) > 1e-4
@@ -88,7 +88,7 @@ def test_real_ranks_equal_the_single_process(case: Case, ranks: int):
     assert run.losses == pytest.approx(expected.losses, abs=1e-9)
 
 
-@cells(SYNCHRONOUS)
+@cells(SYNCHRONOUS, law="single")
 def test_virtual_ranks_equal_the_single_process(case: Case, ranks: int):
     run, expected = virtual(case, ranks), truth(case.problem, case.rule)
     assert apart(run.parameters, problem(case.problem).parameters(SEED)) > 1e-4
@@ -104,7 +104,7 @@ def test_both_clocks_learn_the_same(case: Case, ranks: int):
     ours, theirs = virtual(case, ranks), wall(case, ranks)
     assert apart(ours.parameters, theirs.parameters) <= 1e-9
     assert ours.losses == pytest.approx(theirs.losses, abs=1e-9)
-    assert ours.staleness == theirs.staleness
+    assert [delays(ours, rank) for rank in range(ranks)] == [delays(theirs, rank) for rank in range(ranks)]
 
 
 @cells(REPLAYED)
@@ -120,6 +120,11 @@ def test_a_replayed_run_equals_the_real_one(case: Case, ranks: int):
 def test_a_real_worker_that_is_late_gives_up():
     late = [row for row in REPLAYED if row.problem == "late" and row.id.startswith("backups")]
     assert len(late) == 2 and all(max(wall(row, 4).outcomes[3]) >= 0 for row in late)
+
+
+def delays(run: sim.Run, rank: int) -> list[float]:
+    """The staleness of each update of a rank, in its own order: which rank is first is a matter of time."""
+    return [sample.value for sample in run.samples if (sample.rank, sample.name) == (rank, "staleness")]
 
 
 def losses(run: sim.Run) -> list[float]:
@@ -165,17 +170,17 @@ def test_programs_are_valid(case: Case, ranks: int):
 
 @cells(ALL)
 def test_what_is_listed_is_what_runs(case: Case, ranks: int):
-    listed = sim.listing(case.strategy, ranks, problem(case.problem))
+    listed = sim.listing(case.strategy, ranks, problem(case.problem), steps=STEPS)
     assert len(listed) == ranks and all(listed[rank] for rank in range(ranks))
     if sim.stack(case.strategy).order.static:
         elsewhere = ("Start", "Wait", "Record", "Send")  # on other streams, or nowhere
         mine = [[text for text in listed[rank] if not text.startswith(elsewhere)] for rank in range(ranks)]
         ours = virtual(case, ranks).instructions
-        assert [STEPS * column for column in mine] == [ours[rank, "compute"] for rank in range(ranks)]
+        assert mine == [ours[rank, "compute"] for rank in range(ranks)]
 
 
 @pytest.mark.parametrize("ranks", [5, 8, 12])
-@rows([row for row in ALL if row.ranks != (1,) and row.problem == "mlp"])
+@rows([row for row in ALL if row.grows])
 def test_programs_are_valid_on_many_ranks(case: Case, ranks: int):
     sim.validate(case.strategy, ranks)
 
@@ -183,21 +188,21 @@ def test_programs_are_valid_on_many_ranks(case: Case, ranks: int):
 # ---------------------------------------------------------------- 5: the ideal limit, and lower bounds
 
 
-@cells(ALL)
+@cells(ALL, law="seconds")
 def test_without_communication_time_is_the_closed_form(case: Case, ranks: int):
     assert isclose(timed(case, ranks).makespan, 2 * case.seconds(ranks, 4 * ranks), rel_tol=1e-9)
 
 
 @settings(max_examples=5, deadline=None)
 @given(bandwidth=st.floats(10.0, 1e5), latency=st.floats(0.0, 1.0))
-@cells(ALL)
+@cells(ALL, law="timed")
 def test_no_lower_bound_is_beaten(case: Case, ranks: int, bandwidth: float, latency: float):
     cluster = sim.Cluster.flat(ranks=ranks, bandwidth=bandwidth, latency=latency)
     run = timed(case, ranks, cluster=cluster)
     longest = run.makespan * (1 + 1e-9)
     assert max(run.bytes_sent) / bandwidth <= longest  # nobody sends faster than its link
     assert fsum(run.bytes_sent) / ranks / bandwidth <= longest  # nor do all together receive faster
-    if not sim.stack(case.strategy).order.asynchronous and "bytes" not in case.outside:
+    if not sim.stack(case.strategy).order.asynchronous and not {"bytes", "seconds"} & case.outside.keys():
         assert 2 * case.seconds(ranks, 4 * ranks) <= longest
 
 
@@ -225,8 +230,8 @@ def lanes(run: sim.Run) -> dict[tuple[int, str], list[sim.Span]]:
 @cells(ALL, law="work")
 def test_work_is_conserved(case: Case, ranks: int):
     """However the blocks and the batch are split, all ranks together do what one would do."""
-    work = [sim.Block(100, sim.Flops(1e9 * i), sim.Flops(3e9 * i), 8.0) for i in range(1, 4 * ranks + 1)]
-    model = sim.Model("uneven", tuple(work), batch=60)
+    work = [sim.Block(120, sim.Flops(1e9 * i), sim.Flops(3e9 * i), 8.0) for i in range(1, 4 * ranks + 1)]
+    model = case.shared(sim.Model("uneven", tuple(work), batch=60))
     run = sim.simulate(case.strategy, model, sim.Cluster.flat(ranks=ranks, bandwidth=1e4, latency=0.01), steps=2)
     alone = 2 * 60 * sum(4e9 * i for i in range(1, 4 * ranks + 1)) / sim.Device().flops
     assert fsum(run.busy) == pytest.approx(alone, rel=1e-9)

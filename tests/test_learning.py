@@ -196,9 +196,11 @@ def test_a_rank_computes_its_own_blocks(wrong: Instruction):
         simulated(Says((Load(), Forward(0), wrong), mine=lambda: (0,)), own(nn.Linear(4, 3), nn.Linear(3, 1)), 1)
 
 
-def test_blocks_of_a_rank_are_neighbours():
-    with pytest.raises(ValueError, match=r"neighbouring blocks in ascending order; rank 0 has \(0, 2\)"):
-        simulated(Says(mine=lambda: (0, 2)), own(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)), 1)
+def test_a_value_of_several_blocks_names_neighbours_among_those_of_the_rank():
+    problem = own(nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 1))
+    simulated(Says((Update(Params((0, 2))),), mine=lambda: (0, 2)), problem, 1)
+    with pytest.raises(ValueError, match=r"neighbours in ascending order, of those that the rank has \(\(0, 1, 2\)\)"):
+        simulated(Says((Update(Params((0, 2))),), mine=lambda: (0, 1, 2)), problem, 1)
 
 
 @pytest.mark.parametrize(

@@ -123,18 +123,20 @@ def test_pipelines_have_both_bubbles_and_the_known_peak(order: str, stages: int,
     assert run.in_flight == [m if order == "gpipe" else min(m, p - stage) for stage in range(p)]
 
 
-def test_in_flight_counts_a_microbatch_once_and_only_in_the_first_block():
+def test_in_flight_counts_a_microbatch_by_the_share_of_blocks_that_hold_it():
     names = [
         "Forward 3 mb0",
         "Forward 4 mb0",
-        "Forward 3 mb0",
+        "Forward 3 mb0",  # again: held already
         "Forward 3 mb1",
         "Backward 4 mb0",
-        "BackwardInput 3 mb0",
+        "BackwardInput 3 mb0",  # its BackwardWeight still needs what entered
     ]
     names += ["Forward 3 mb2", "BackwardWeight 3 mb0", "Forward 3 mb3", "Backward 3 mb1"]
     run = a_run([(1, "compute", name, 0, i, i + 1) for i, name in enumerate(names)], ranks=2)
-    assert run.in_flight == [0, 3]
+    assert run.in_flight == [0, 1.5]
+    again = a_run([(1, "compute", name, 0, i, i + 1) for i, name in enumerate(names[:2])], ranks=2)
+    assert again.in_flight == [0, 1] and isinstance(again.in_flight[1], int)
 
 
 def test_bytes_are_the_senders():

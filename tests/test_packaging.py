@@ -23,8 +23,12 @@ def requirements(*lists):
     return [Requirement(text) for texts in lists for text in texts]
 
 
+def read(name):
+    return (ROOT / name).read_text()
+
+
 def pins():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = [line for name in ("constraints", "constraints-extras") for line in read(f"{name}.txt").splitlines()]
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 

@@ -109,7 +109,7 @@ def test_the_file_is_exactly_at_the_path_and_plain_npz(tmp_path: Path):
     a_run(parameters={"w": np.eye(2)}).save(str(tmp_path / "my.run"))
     assert [path.name for path in tmp_path.iterdir()] == ["my.run"]
     with open(tmp_path / "my.run", "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        assert json.loads(arrays["header"].tobytes())["version"] == 1
+        assert json.loads(arrays["header"].tobytes())["version"] == 2
         assert arrays["spans"].shape == (3, 7) and np.array_equal(arrays["parameter_0"], np.eye(2))
 
 
@@ -241,7 +241,7 @@ def test_what_is_wrong_is_named(tmp_path: Path):
     path = tmp_path / "run"
     a_run(parameters={"w": np.eye(2)}).save(path)
     other = tmp_path / "other"
-    refused(other, changed(path, version=2), "schema version 2, this program reads 1")
+    refused(other, changed(path, version=3), "schema version 3, this program reads 2")
     refused(other, changed(path, format="cake"), "does not say 'two clocks run'")
     refused(other, changed(path, ranks="two"), "ranks is of type int; got 'two'")
     refused(other, changed(path, ranks=True), "ranks is of type int")

@@ -14,6 +14,7 @@ _PLACES = {
     "digits-mlp": ("digits", "mlp"),
     "digits-conv": ("digits", "conv"),
     "tiny-gpt": ("gpt", "tiny_gpt"),
+    "tiny-moe": ("moe", "tiny_moe"),
 }
 
 
@@ -21,13 +22,13 @@ def problems() -> list[str]:
     """The names that ``problem`` knows.
 
     >>> problems()
-    ['quadratic', 'digits-mlp', 'digits-conv', 'tiny-gpt']
+    ['quadratic', 'digits-mlp', 'digits-conv', 'tiny-gpt', 'tiny-moe']
     """
     return list(_PLACES)
 
 
 def problem(name: str, dtype: str = "float32", **knobs: Any) -> Problem:
-    """A ready-made problem: "quadratic", "digits-mlp", "digits-conv" or "tiny-gpt".
+    """A ready-made problem: "quadratic", "digits-mlp", "digits-conv", "tiny-gpt" or "tiny-moe".
 
     ``dtype`` is "float32" or "float64". The knobs are those of the function that makes the problem, such as
     ``batch``, ``hidden`` or ``lr``. Raises ValueError for an unknown name or knob, listing the choices.

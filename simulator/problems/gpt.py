@@ -15,6 +15,7 @@ from ..problem import Problem
 from ..rules import Adam
 from .draws import generator
 from .knobs import require_counts
+from .transformer import Embedding, Output, Transformer
 
 TRAINING = 0.9
 """The share of the text that trains; the rest is held back for evaluation."""
@@ -47,60 +48,13 @@ def tiny_gpt(
         raise ValueError(f"tiny-gpt: {len(train) - sequence} windows are there to choose from; got batch={batch}")
     return Problem(
         blocks=partial(_blocks, layers, hidden, heads, sequence),
-        loss=_loss,
+        loss=cross_entropy,
         data=Windows(sequence, batch),
-        evaluation=partial(_evaluation, sequence),
+        evaluation=partial(held_back_loss, sequence),
         rule=Adam(lr),
         dtype=dtype,
         name="tiny-gpt",
     )
-
-
-class Embedding(nn.Module):
-    """Characters ``[samples, sequence]`` to vectors ``[samples, sequence, hidden]``, their places added."""
-
-    def __init__(self, letters: int, sequence: int, hidden: int):
-        super().__init__()
-        self.letter = nn.Parameter(0.02 * torch.randn(letters, hidden))
-        self.place = nn.Parameter(0.02 * torch.randn(sequence, hidden))
-
-    def forward(self, letters: torch.Tensor) -> torch.Tensor:
-        """Look both up and add them."""
-        return functional.embedding(letters, self.letter) + self.place[: letters.shape[1]]
-
-
-class Attention(nn.Module):
-    """Causal self-attention: every place reads those before it."""
-
-    def __init__(self, hidden: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.read = nn.Linear(hidden, 3 * hidden)
-        self.write = nn.Linear(hidden, hidden)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[samples, sequence, hidden]`` to the same shape."""
-        query, key, value = self.read(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        written: torch.Tensor = self.write(mixed.transpose(1, 2).flatten(2))
-        return written
-
-
-class Transformer(nn.Module):
-    """One pre-norm transformer block: attention, then two Linear around a GELU, both added to what came in."""
-
-    def __init__(self, hidden: int, heads: int):
-        super().__init__()
-        self.attention = nn.Sequential(nn.LayerNorm(hidden), Attention(hidden, heads))
-        self.think = nn.Sequential(
-            nn.LayerNorm(hidden), nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[samples, sequence, hidden]`` to the same shape."""
-        x = x + self.attention(x)
-        x = x + self.think(x)
-        return x
 
 
 @dataclass(frozen=True)
@@ -119,23 +73,29 @@ class Windows:
 
 
 def _blocks(layers: int, hidden: int, heads: int, sequence: int) -> list[nn.Module]:
-    letters = len(_text()[0])
-    embedding = Embedding(letters, sequence, hidden)
-    output = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, letters))
-    return [embedding, *(Transformer(hidden, heads) for _ in range(layers)), output]
+    count = len(letters())
+    embedding = Embedding(count, sequence, hidden)
+    return [embedding, *(Transformer(hidden, heads) for _ in range(layers)), Output(hidden, count)]
 
 
-def _loss(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def cross_entropy(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The mean over samples and tokens."""
     return functional.cross_entropy(output.flatten(0, 1), targets.flatten())
 
 
-def _evaluation(sequence: int, blocks: Sequence[nn.Module]) -> dict[str, float]:
+def held_back_loss(sequence: int, blocks: Sequence[nn.Module]) -> dict[str, float]:
+    """The loss on the text that is held back."""
     held_back = _text()[2]
     windows = held_back[: (len(held_back) - 1) // sequence * sequence + 1].unfold(0, sequence + 1, sequence)
     output = windows[:, :-1]
     for block in blocks:
         output = block(output)
-    return {"loss": float(_loss(output, windows[:, 1:]))}
+    return {"loss": float(cross_entropy(output, windows[:, 1:]))}
+
+
+def letters() -> str:
+    """The letters that occur in the text."""
+    return _text()[0]
 
 
 @cache

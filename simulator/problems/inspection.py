@@ -11,8 +11,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..model import Block, Flops, Model
+from ..cutting import Cut
+from ..model import Block, Flops, Model, Part
 from .draws import seeded
+from .parts import in_parts, parts_of
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -41,6 +43,7 @@ def model(problem: Problem) -> Model:
             forward=Flops(flops),
             backward=Flops(2 * flops),
             input_bytes=prod(entered.shape[1:]) * entered.element_size(),
+            parts=_parts(block, entered) if in_parts(block) else (),
         )
         for block, (entered, _), (_, flops) in zip(problem.build(0), walk, walk[1:], strict=False)
     ]
@@ -51,6 +54,28 @@ def model(problem: Problem) -> Model:
         parameter_bytes=problem.torch_dtype.itemsize,
         loss=Flops(float(prod(walk[-1][0].shape[1:]))),
     )
+
+
+def _parts(block: torch.nn.Module, entered: torch.Tensor) -> tuple[Part, ...]:
+    """The parts of a block, with what one sample costs in each."""
+    acts, found = [entered], []
+    for module in parts_of(block.eval(), Cut()):
+        with torch.no_grad(), seeded(0), _counter() as counted:
+            acts.append(module(acts[-1], None if module.adds is None else acts[module.adds]))
+        leaving = acts[-1]
+        flops = max(counted.get_total_flops(), leaving.numel()) / len(entered)
+        found.append(
+            Part(
+                forward=Flops(flops),
+                backward=Flops(2 * flops),
+                output_bytes=leaving.nbytes / len(entered),
+                parameters=0 if module.units else sum(p.numel() for p in module.parameters()),
+                units=module.units,
+                adds=module.adds,
+                **{flag: getattr(module, flag) for flag in ("shares", "sums", "mixes", "routes", "experts")},
+            )
+        )
+    return tuple(found)
 
 
 def _walk(problem: Problem) -> list[tuple[torch.Tensor, float]]:

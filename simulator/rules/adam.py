@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Rule, require_fraction, require_lr, require_not_negative
+from .base import Rule, require_betas, require_lr, require_not_negative
 
 if TYPE_CHECKING:
     import torch
+
+    from .base import Parameters
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,11 @@ class Adam(Rule):
 
     def __post_init__(self) -> None:
         require_lr(self, self.lr)
-        if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
-            raise ValueError(f"Adam: betas are two numbers; got betas={self.betas!r}; (0.9, 0.999) is usual")
-        object.__setattr__(self, "betas", tuple(self.betas))  # a list has no hash
-        require_fraction(self, "betas[0]", self.betas[0])
-        require_fraction(self, "betas[1]", self.betas[1])
+        object.__setattr__(self, "betas", require_betas(self, self.betas))
         require_not_negative(self, "eps", self.eps)
         require_not_negative(self, "weight_decay", self.weight_decay)
 
-    def optimizer(self, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
         import torch
 

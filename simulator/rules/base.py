@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, TypeAlias
 
 from .. import checks
 
 if TYPE_CHECKING:
     import torch
 
+    Parameters: TypeAlias = list[torch.Tensor] | list[tuple[str, torch.Tensor]]
+    """Tensors, or tensors with their names, as ``torch.optim`` takes both."""
+
 
 @dataclass(frozen=True)
 class Rule(ABC):
     """How parameters are updated from gradients. Abstract: use ``SGD``, ``Momentum``, ``Adam``, or wrap one.
 
-    A rule holds numbers only. What it remembers between updates (momentum, moments) lives in the optimizer that
-    it makes, so that many ranks can share one rule. A rule of your own needs ``optimizer`` alone.
+    A rule holds numbers only. What it remembers between updates (momentum, moments, a count) lives in the optimizer
+    that it makes, so that many ranks can share one rule and a checkpoint holds it. A rule of your own needs
+    ``optimizer`` alone; one that wraps others also says so in ``inside``, and one of which a number's update depends
+    on more than its own gradient is not ``elementwise``.
     """
 
     @abstractmethod
-    def optimizer(self, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
-        """An optimizer for ``parameters``: 1-d tensors, the part of the model that a rank updates."""
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """An optimizer for ``parameters``, the part of the model that a rank updates.
+
+        They are one 1-d tensor of everything, or, for a rule that is ``per_tensor``, pairs of a name such as
+        ``"3.weight"`` (the number of the block, the module's own name) and a tensor in its own shape.
+        """
 
     def step(self, optimizer: torch.optim.Optimizer, staleness: int = 0, since: torch.Tensor | None = None) -> None:
         """Apply one update with the gradients in ``.grad``, which stay as they are.
@@ -32,10 +43,46 @@ class Rule(ABC):
         """
         optimizer.step()
 
+    def check(self, names: Sequence[str]) -> None:
+        """Raise ValueError when this cannot be the rule of a model with parameters of these names."""
+        for rule in self.inside:
+            rule.check(names)
+
+    def loss_scale(self, optimizer: torch.optim.Optimizer | None = None) -> float:
+        """By what the loss is to be multiplied before the next backward pass; None: before the first update."""
+        return prod(rule.loss_scale(optimizer) for rule in self.inside)
+
+    @property
+    def inside(self) -> tuple[Rule, ...]:
+        """The rules that this one wraps."""
+        return ()
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether every number follows its own gradient alone, so that any piece may be updated by itself."""
+        return all(rule.elementwise for rule in self.inside)
+
+    @property
+    def per_tensor(self) -> bool:
+        """Whether ``optimizer`` wants tensors one by one, with their names, and not one vector of them all."""
+        return any(rule.per_tensor for rule in self.inside)
+
     @property
     def needs_past(self) -> bool:
         """Whether ``step`` wants ``since``."""
-        return False
+        return any(rule.needs_past for rule in self.inside)
+
+
+def nested(rule: Rule) -> Iterator[Rule]:
+    """A rule and all that it wraps, from the outside in.
+
+    >>> from simulator.rules import SGD, StalenessAware
+    >>> [type(rule).__name__ for rule in nested(StalenessAware(SGD(0.1)))]
+    ['StalenessAware', 'SGD']
+    """
+    yield rule
+    for part in rule.inside:
+        yield from nested(part)
 
 
 def require_lr(rule: Rule, lr: float) -> None:
@@ -50,6 +97,15 @@ def require_fraction(rule: Rule, name: str, value: float) -> None:
             f"{type(rule).__name__}: {name} is the share kept of the past, 0 <= {name} < 1 (at 1 nothing is ever"
             f" forgotten); got {name}={value}; 0.9 is usual"
         )
+
+
+def require_betas(rule: Rule, betas: object) -> tuple[float, float]:
+    """The two numbers as a tuple, which has a hash. Raises ValueError unless both are fractions."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"{type(rule).__name__}: betas are two numbers; got betas={betas!r}; (0.9, 0.999) is usual")
+    require_fraction(rule, "betas[0]", betas[0])
+    require_fraction(rule, "betas[1]", betas[1])
+    return betas[0], betas[1]
 
 
 def require_not_negative(rule: Rule, name: str, value: float) -> None:

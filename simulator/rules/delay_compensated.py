@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .base import Rule, require_not_negative, require_rule
+from .lending import gradients, parameters_of
+from .scaled import require_unscaled
 
 if TYPE_CHECKING:
     import torch
+
+    from .base import Parameters
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,14 @@ class DelayCompensated(Rule):
     def __post_init__(self) -> None:
         require_rule(self, self.rule)
         require_not_negative(self, "strength", self.strength)
+        require_unscaled(self, self.rule)
 
-    def optimizer(self, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+    @property
+    def inside(self) -> tuple[Rule, ...]:
+        """See ``Rule.inside``."""
+        return (self.rule,)
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
         return self.rule.optimizer(parameters)
 
@@ -50,15 +60,9 @@ class DelayCompensated(Rule):
                     f" without them; give since=…, or take a rule that needs no past, such as {self.rule}"
                 )
             return self.rule.step(optimizer, staleness)
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        plain = [p.grad for p in parameters]
-        try:
-            for parameter, gradient in zip(parameters, self._compensated(parameters, since), strict=True):
-                parameter.grad = gradient
+        parameters = parameters_of(optimizer)
+        with gradients(parameters, self._compensated(parameters, since)):
             self.rule.step(optimizer, staleness, since)
-        finally:  # the gradients belong to the caller
-            for parameter, gradient in zip(parameters, plain, strict=True):
-                parameter.grad = gradient
         return None
 
     @property

@@ -10,6 +10,8 @@ from .base import Rule, require_fraction, require_lr, require_not_negative
 if TYPE_CHECKING:
     import torch
 
+    from .base import Parameters
+
 
 @dataclass(frozen=True)
 class Momentum(Rule):
@@ -34,7 +36,7 @@ class Momentum(Rule):
         if self.nesterov and self.beta == 0:
             raise ValueError("Momentum: nesterov looks ahead along the momentum; got beta=0; give beta > 0")
 
-    def optimizer(self, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
         import torch
 

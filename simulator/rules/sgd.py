@@ -10,6 +10,8 @@ from .base import Rule, require_lr, require_not_negative
 if TYPE_CHECKING:
     import torch
 
+    from .base import Parameters
+
 
 @dataclass(frozen=True)
 class SGD(Rule):
@@ -29,7 +31,7 @@ class SGD(Rule):
         require_lr(self, self.lr)
         require_not_negative(self, "weight_decay", self.weight_decay)
 
-    def optimizer(self, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
         import torch
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .base import Rule, require_rule
+from .lending import rates
 
 if TYPE_CHECKING:
     import torch
+
+    from .base import Parameters
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,12 @@ class StalenessAware(Rule):
     def __post_init__(self) -> None:
         require_rule(self, self.rule)
 
-    def optimizer(self, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+    @property
+    def inside(self) -> tuple[Rule, ...]:
+        """See ``Rule.inside``."""
+        return (self.rule,)
+
+    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
         return self.rule.optimizer(parameters)
 
@@ -37,16 +45,5 @@ class StalenessAware(Rule):
         """See ``Rule.step``. Raises ValueError for a negative staleness."""
         if staleness < 0:
             raise ValueError(f"staleness counts updates since the parameters were read, from 0; got {staleness}")
-        rates = [group["lr"] for group in optimizer.param_groups]
-        try:
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate / (staleness + 1)
+        with rates(optimizer, lambda rate: rate / (staleness + 1)):
             self.rule.step(optimizer, staleness, since)
-        finally:  # the next update starts from the full rate again
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-
-    @property
-    def needs_past(self) -> bool:
-        """See ``Rule.needs_past``."""
-        return self.rule.needs_past

@@ -14,7 +14,7 @@ from math import inf
 from typing import ClassVar
 
 from .. import checks
-from ..program import AllReduce, Backward, Start, Update, Wait
+from ..program import AllReduce, Backward, BackwardWeight, Start, Update, Wait
 from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Params, Value
@@ -57,7 +57,7 @@ class DataParallel(Layer):
         bucket_of = {block: bucket for bucket in full for block in bucket}
         missing = {bucket: len(bucket) * me.microbatches for bucket in full}
 
-        def reduce(backward: Backward) -> Program:
+        def reduce(backward: Backward | BackwardWeight) -> Program:
             yield backward
             bucket = bucket_of[backward.block]
             missing[bucket] -= 1
@@ -73,7 +73,7 @@ class DataParallel(Layer):
             yield Wait()
             yield update
 
-        return {Backward: reduce, Update: finish}
+        return {Backward: reduce, BackwardWeight: reduce, Update: finish}
 
 
 @cache

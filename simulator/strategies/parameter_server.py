@@ -112,7 +112,7 @@ class ParameterServer(Order):
             yield Free(Grads(me.blocks))
             if message.abandoned:
                 for server in range(self.servers):
-                    yield Send(Nothing(), to=server, over="ps", version=step)
+                    yield Send(Nothing(self.slope(me, server)), to=server, over="ps", version=step)
             for server in range(1, self.servers):
                 yield Recv(self.part(me, server), source=server, over="ps")
 

@@ -1,0 +1,142 @@
+"""How ranks share the work of one block, and what of a model is then left for one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+
+from .model import Block, Model, Part, Scaled, Work
+
+WHOLE = (0, 1)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which share of every block is a rank's: (index, of) along each axis that splits blocks.
+
+    ``tensor`` splits units (hidden units, heads, letters), ``context`` tokens, ``expert`` experts. With ``sequence``,
+    ranks along ``tensor`` also share the tokens where units are not split.
+    """
+
+    tensor: tuple[int, int] = WHOLE
+    context: tuple[int, int] = WHOLE
+    expert: tuple[int, int] = WHOLE
+    sequence: bool = False
+
+    @property
+    def parted(self) -> bool:
+        """Whether blocks are run in parts."""
+        return max(self.tensor[1], self.context[1], self.expert[1]) > 1
+
+    def splits(self, block: Block) -> bool:
+        """Whether ranks run this block together, in parts."""
+        parted = max(self.tensor[1], self.context[1]) > 1
+        return parted or (self.expert[1] > 1 and any(part.experts for part in block.parts))
+
+    @property
+    def weight(self) -> float:
+        """A rank's share of the loss, where gradients add up over ranks that have other tokens."""
+        return 1.0 / (self.context[1] * self.expert[1])
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank notes the loss: of ranks that all know the same, the first does."""
+        return self.tensor[0] == 0
+
+    def shape(self, block: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what enters a block on this rank, given that of a microbatch as a whole."""
+        if self.context[1] > 1:
+            shape = (shape[0], shape[1] // self.context[1], *shape[2:])
+        if self.sequence and block and self.tensor[1] > 1:
+            shape = (prod(shape[:-1]) // self.tensor[1], shape[-1])
+        return shape
+
+
+@lru_cache(maxsize=4096)
+def local(model: Model, cut: Cut) -> Model:
+    """A model as one rank sees it. Raises ValueError when a block cannot be cut so."""
+    if not cut.parted:
+        return model
+    blocks = tuple(_block(number, block, cut) for number, block in enumerate(model.blocks))
+    return replace(model, blocks=blocks, loss=_scaled(model.loss, 1 / cut.context[1]))
+
+
+@lru_cache(maxsize=256)
+def evenly_routed(model: Model) -> Model:
+    """A model of which every expert gets as many tokens, where it does not say otherwise: enough to check programs."""
+    blocks = tuple(
+        replace(block, parts=tuple(replace(part, routing=1.0) if part.routes else part for part in block.parts))
+        if any(part.routes and part.routing is None for part in block.parts)
+        else block
+        for block in model.blocks
+    )
+    return model if blocks == model.blocks else replace(model, blocks=blocks)
+
+
+def _block(number: int, block: Block, cut: Cut) -> Block:
+    if not cut.splits(block):
+        return block
+    if not block.parts:
+        raise ValueError(
+            f"ranks run a block together in parts; block {number} has none: give its module a method parts(cut), as"
+            " the tiny GPT's have, or its Block some parts"
+        )
+    _check(number, block, cut)
+    tokens = cut.context[1] * (cut.tensor[1] if cut.sequence and number else 1)
+    return Block(
+        parameters=sum(_held(part, cut) for part in block.parts),
+        forward=_scaled(block.forward, 1 / (cut.context[1] * cut.tensor[1])),
+        backward=_scaled(block.backward, 1 / (cut.context[1] * cut.tensor[1])),
+        input_bytes=block.input_bytes / tokens,
+        parts=tuple(_part(part, cut) for part in block.parts),
+    )
+
+
+def _check(number: int, block: Block, cut: Cut) -> None:
+    """Refuse more ranks than there is to split."""
+    for part in block.parts:
+        ways = cut.expert[1] if part.experts else cut.tensor[1]
+        few = min((count for count, _ in part.units), default=ways)
+        if few < ways:
+            what = "experts" if part.experts else "units (heads, hidden units, letters)"
+            raise ValueError(f"every rank needs some of the {what}; block {number} has {few} for {ways} ranks")
+
+
+def _held(part: Part, cut: Cut) -> int:
+    return part.held(*(cut.expert if part.experts else cut.tensor))
+
+
+def _part(part: Part, cut: Cut) -> Part:
+    shared = cut.tensor[1] if part.split or cut.sequence else 1
+    leaves = shared if not part.sums else 1
+    return replace(
+        part,
+        forward=_scaled(part.forward, 1 / (cut.context[1] * shared)),
+        backward=_scaled(part.backward, 1 / (cut.context[1] * shared)),
+        output_bytes=part.output_bytes / (cut.context[1] * leaves),
+        parameters=_held(part, cut),
+        units=(),
+        # What is split is known by the numbers above; the flags go on saying what is communicated.
+    )
+
+
+def _scaled(work: Work, factor: float) -> Work:
+    return work if factor == 1 else Scaled(work, factor)
+
+
+def replicated(block: Block, cut: Cut, over: str) -> tuple[int, int]:
+    """First and one past the last of a block's parameters that all ranks along an axis hold, in their own order.
+
+    A rank lays a block's parameters out in this order: those split over "tensor", those of which every rank has all,
+    those split over "expert".
+    """
+    if not cut.splits(block):
+        return 0, block.parameters
+    split = sum(_held(part, cut) - part.parameters for part in block.parts if part.split)
+    experts = sum(_held(part, cut) - part.parameters for part in block.parts if part.experts)
+    whole = sum(part.parameters for part in block.parts)
+    return (split, split + whole + experts) if over == "tensor" else (0, split + whole)
+
+
+__all__ = ["Cut", "local", "replicated"]

@@ -1,0 +1,43 @@
+"""A block's passes as those of its parts: what tensor, context and expert parallelism begin with."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ..model import Part
+from ..passes import BackwardPart, ForwardPart
+from ..program import Backward, BackwardInput, BackwardWeight, Forward
+from ..rank import Rank
+from ..stack import Program
+
+
+def forward_parts(me: Rank, forward: Forward) -> list[ForwardPart]:
+    """The parts of a block in order."""
+    parts = me.model.blocks[forward.block].parts
+    places = enumerate(parts)
+    return [ForwardPart(forward.block, forward.microbatch, at, len(parts), part.adds) for at, part in places]
+
+
+def backward_parts(me: Rank, backward: Backward) -> list[BackwardPart]:
+    """The parts of a block in reverse."""
+    parts = me.model.blocks[backward.block].parts
+    places = list(enumerate(parts))
+    return [BackwardPart(backward.block, backward.microbatch, at, len(parts), p.adds) for at, p in reversed(places)]
+
+
+def spec(me: Rank, part: ForwardPart | BackwardPart) -> Part:
+    """What the model says of a part."""
+    return me.model.blocks[part.block].parts[part.at]
+
+
+def no_halves(half: BackwardInput | BackwardWeight) -> Program:
+    """Blocks in parts have no halves: say so."""
+    _refuse(half)
+    yield half
+
+
+def _refuse(half: BackwardInput | BackwardWeight) -> NoReturn:
+    raise ValueError(
+        f"a block that ranks run together is not run backward in halves; got {half}: use a schedule with whole backward"
+        " passes, such as '1f1b' or 'interleaved'"
+    )
