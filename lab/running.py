@@ -98,7 +98,7 @@ class Job:
             samples=sorted((sample for one in observed for sample in one.samples), key=lambda sample: sample.time),
             outcomes=tuple(one.outcomes for one in observed),
             parameters=assemble(self.problem, self.seed, pieces),
-            notes={**replicas(pieces), **(notes or {})},
+            notes={**({} if self.stack.drifts else replicas(pieces)), **(notes or {})},
             clock_error=max(one.clock_error for one in observed),
             **identity(self.stack, self.problem, members, self.steps, self.seed),
         )

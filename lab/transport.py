@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from threading import Lock
@@ -14,9 +15,11 @@ import torch.distributed as dist
 
 from simulator.errors import ProgramError
 from simulator.learning import Tensors
-from simulator.program import ANY, Recv, Send
+from simulator.program import ANY, Instruction, Recv, Send
 from simulator.rank import Rank
 from simulator.values import Nothing, Value
+
+from .desk import Desk
 
 HEADER = 40
 """Bytes before the payload of a message: value, version, size, its number, and up to which number I have had yours."""
@@ -63,16 +66,19 @@ class Letters:
         self.sent, self.taken = Counter[int](), defaultdict[int, Taken](Taken)
         self.spare: dict[int, list[torch.Tensor]] = defaultdict(list)
         self.lock = Lock()  # an Until receives in a thread of its own
+        self.desks: dict[Value, Desk] = {}  # for messages to itself
 
     def send(self, send: Send) -> float:
         """Put a snapshot on its way; gives its bytes."""
         target = self.me.peer(send.over, send.to)
+        if target == self.me.rank:
+            return self._keep(send)
         payload = _bytes(self.tensors.read(send.value).detach())
         size = payload.numel()
         # Letters are used again: fresh memory can cost more than sending it (some milliseconds for a megabyte).
         letter = self.spare[size].pop() if self.spare[size] else torch.empty(HEADER + size, dtype=torch.uint8)
         empty = isinstance(send.value, Nothing)
-        key = _key(send.value.stands_for if isinstance(send.value, Nothing) else send.value)
+        key = _key(name_of(send))
         letter[HEADER:] = payload
         with self.lock:
             facts = [EMPTY if empty else key, send.version, size, self.sent[target], self.taken[target].below]
@@ -91,8 +97,37 @@ class Letters:
                 work.wait()
                 self.spare[letter.numel() - HEADER].append(letter)
 
+    def expect(self, what: Iterable[Instruction]) -> None:
+        """A stream will do this: what it sends to its own rank must find it even where that waits for anybody."""
+        for send in what:
+            if isinstance(send, Send) and self.me.peer(send.over, send.to) == self.me.rank:
+                self._desk(name_of(send))
+
+    def _desk(self, value: Value) -> Desk:
+        if value not in self.desks:
+            self.desks[value] = Desk(lambda: self._fetch(Recv(value, source=ANY)), self.me.rank)
+        return self.desks[value]
+
+    def _keep(self, send: Send) -> float:
+        """A message to itself."""
+        payload = None if isinstance(send.value, Nothing) else self.tensors.read(send.value).detach().clone()
+        self._desk(name_of(send)).put(Arrived(self.me.rank, send.version, payload))
+        return 0.0 if payload is None else float(payload.nbytes)
+
+    def fail(self, error: BaseException) -> None:
+        """Work on a stream has failed: whoever waits for what it would have sent shall know."""
+        for desk in self.desks.values():
+            desk.put(error)
+
     def receive(self, recv: Recv) -> Arrived:
         """Wait for a message; ``store`` puts it where the program wants it."""
+        source = None if recv.source == ANY else self.me.peer(recv.over, recv.source)
+        if source == self.me.rank or recv.value in self.desks:
+            return self._desk(recv.value).take(source)
+        return self._fetch(recv)
+
+    def _fetch(self, recv: Recv) -> Arrived:
+        """Wait for a message of another rank."""
         wanted = None if recv.source == ANY else self.me.peer(recv.over, recv.source)
         shape, dtype = self.tensors.layout(recv.value)
         expected = prod(shape) * dtype.itemsize
@@ -120,6 +155,11 @@ class Letters:
         """Wait until everything sent has been taken."""
         for target in self.sending:
             self._reclaim(target, self.sent[target])
+
+
+def name_of(send: Send) -> Value:
+    """The value that a Recv names to get this message."""
+    return send.value.stands_for if isinstance(send.value, Nothing) else send.value
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

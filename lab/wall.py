@@ -205,12 +205,17 @@ class Wall:
             lane.follow(begun)
             self.pending.append(Pending(start.what, lambda: lane.finish(begun)))
         else:
+            self.letters.expect(start.what)
             done = lane.run(lambda: self._sub_program(start, step))
             self.pending.append(Pending(start.what, done.result))
 
     def _sub_program(self, start: Start, step: int) -> None:
-        for instruction in start.what:
-            self.do(instruction, start.on, step)
+        try:
+            for instruction in start.what:
+                self.do(instruction, start.on, step)
+        except BaseException as error:
+            self.letters.fail(error)
+            raise
 
     def _wait(self, wait: Wait, stream: str, step: int, text: str) -> None:
         value = wait.value

@@ -7,7 +7,7 @@
     33.0
 """
 
-from . import federated_theory, noise, rules, theory
+from . import compression, noise, noise_scale, rules, schedules, theory
 from .checking import listing, validate
 from .cluster import Cluster, Device, Overheads, cluster
 from .errors import DivergedError, ProgramError, RankError, RunFileError
@@ -214,7 +214,6 @@ __all__ = [
     "Wait",
     "cluster",
     "fair_rates",
-    "federated_theory",
     "graphs",
     "listing",
     "noise",
@@ -223,6 +222,9 @@ __all__ = [
     "rules",
     "simulate",
     "stack",
+    "compression",
+    "noise_scale",
+    "schedules",
     "theory",
     "validate",
 ]

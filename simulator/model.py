@@ -109,6 +109,7 @@ class Block:
     ``parameters`` is a count; ``forward`` and ``backward`` say how long it takes; ``input_bytes`` is the size of
     what enters it, per sample. ``weight`` is the part of ``backward`` that BackwardWeight does (None: half of it).
     ``parts`` say how ranks may run it together; without them no tensor, context or expert parallelism can split it.
+    ``shapes`` are those of its parameters, for compressors of matrices; () where they are not known.
     """
 
     parameters: int = 0
@@ -117,6 +118,7 @@ class Block:
     input_bytes: float = 0.0
     weight: Work | None = None
     parts: tuple[Part, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         checks.whole("parameters", self.parameters)

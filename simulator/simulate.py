@@ -180,7 +180,7 @@ def _parameters(
     from .holdings import assemble, replicas
 
     pieces = [piece for me, mine in zip(members, tensors) for piece in mine.pieces(whole.holds(me))]
-    return assemble(problem, seed, pieces), replicas(pieces)
+    return assemble(problem, seed, pieces), {} if whole.drifts else replicas(pieces)
 
 
 def _outcomes(

@@ -31,12 +31,13 @@ class Strategy:
     ``axis`` names the axis of the rank grid that it adds, if any; ``extent`` is the number of ranks along it, None
     for "as many as there are". ``rule`` is how updates are applied; None leaves it to the problem.
     ``named`` are the knobs that its text shows even at their defaults. ``local``: workers learn for themselves, each
-    from the mean over its own slice of the batch.
+    from the mean over its own slice of the batch. ``drifts``: ranks keep replicas that differ for a while, by design.
     """
 
     axis: ClassVar[str | None] = None
     named: ClassVar[tuple[str, ...]] = ()
     local: ClassVar[bool] = False
+    drifts: ClassVar[bool] = False
     rule: Rule | None = field(default=None, kw_only=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -186,7 +187,7 @@ class Stack:
     def holds(self, me: Rank) -> tuple[Value, ...]:
         """The parameters for which a rank is an authority when the run ends."""
         alone = self.order.holds(me)
-        held = () if alone is None else (alone,)
+        held: tuple[Value, ...] = () if alone is None else (alone,)
         for layer in self.layers:
             held = layer.holds(me, held)
         return held
@@ -195,6 +196,11 @@ class Stack:
     def local(self) -> bool:
         """Whether workers learn for themselves."""
         return any(part.local for part in self.parts)
+
+    @property
+    def drifts(self) -> bool:
+        """Whether replicas may differ when a run ends."""
+        return any(part.drifts for part in self.parts)
 
     def slice(self, me: Rank) -> tuple[int, int] | None:
         """A rank's samples of every global batch, where they are not an even share."""

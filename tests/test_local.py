@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simulator as sim
-from simulator import federated_theory as fed
 from simulator import noise, rules, theory
+from simulator import theory as fed
 from simulator.strategies.local.gaussian_noise import Noised
 from simulator.strategies.local.secure_aggregation import Decoded, Encoded, Masked
 

@@ -1,4 +1,4 @@
-"""TensorFlow's asynchronous parameter servers: a coordinator hands out batches, workers update the servers' variables."""
+"""TensorFlow's asynchronous parameter servers: a coordinator hands out batches, workers update what servers keep."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ class Coordinated:
         self.place.board.note(number // self.workers, f"Schedule {number}", waiting=True)
 
     def _finish(self, remote: Any) -> None:
-        worker, loss, version, staleness, began, computed, ended = remote.fetch()
-        self.done.append(Done(int(worker), float(loss), int(version), int(staleness), *map(float, (began, computed, ended))))
+        worker, loss, version, staleness, *times = remote.fetch()
+        self.done.append(Done(int(worker), float(loss), int(version), int(staleness), *map(float, times)))
 
     def _compiled(self) -> Callable[..., Any]:
         """What a worker does: read the version and the parameters, compute, update, count the update."""

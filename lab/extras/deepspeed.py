@@ -36,7 +36,7 @@ RULES = (SGD, Momentum, Adam)
 
 
 def execute(job: Job, timeout: float, progress: bool) -> Run:
-    """Train with DeepSpeed. ValueError for other strategies or stages, and for rules that are more than an optimizer."""
+    """Train with DeepSpeed. ValueError for other strategies, stages, rules and dtypes than it has."""
     stage = stage_of(EXTRA.fit(job.stack))
     if type(rule_of(job)) not in RULES:
         known = " or ".join(f"rules.{rule.__name__}" for rule in RULES)

@@ -79,7 +79,8 @@ class Translated:
 
     def pieces(self, problem: Problem, read: Any = None) -> list[Piece]:
         """The parameters now, as pieces of the flat vector of all; ``read`` gives the array of a variable."""
-        pieces, offset = [], 0
+        pieces: list[Piece] = []
+        offset = 0
         for name, initial in problem.parameters(0).items():
             value = self.variables[name] if read is None else read(self.variables[name])
             numbers = _to_torch(np.asarray(value)).reshape(-1).astype(initial.dtype)
@@ -98,7 +99,8 @@ def translate(tf: Any, problem: Problem, seed: int) -> Translated:
     pixels_last = False
     for layer in layers(problem.build(seed)):
         if isinstance(layer, Convolution) and not pixels_last:
-            model.add(keras.layers.Permute((2, 3, 1), dtype=problem.dtype))  # TensorFlow convolves on CPUs with channels last only
+            # TensorFlow convolves on CPUs with channels last only
+            model.add(keras.layers.Permute((2, 3, 1), dtype=problem.dtype))
         elif pixels_last and not isinstance(layer, (Convolution, Activation)):
             model.add(keras.layers.Permute((3, 1, 2), dtype=problem.dtype))
         pixels_last = isinstance(layer, Convolution) or (pixels_last and isinstance(layer, Activation))

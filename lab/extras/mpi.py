@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulator.program import AllReduce, Barrier, Collective, Instruction, Record, Recv, Send, Start, Until, Wait
+from simulator.program import AllReduce, Barrier, Collective, Instruction, Recv, Send, Start, Until
 from simulator.rank import Rank
 
 from .preparing import Extra, ranks_once, refuse_torchrun

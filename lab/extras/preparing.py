@@ -27,7 +27,8 @@ LOADING = 60.0
 class Extra:
     """An engine: its name, the pip extra that brings it, and what that installs: a distribution and its module.
 
-    ``runs`` are the strategies it knows, by name, and for each the knobs that it honours.
+    ``runs`` are the strategies it knows, by name, and for each the knobs that may be given: it honours them, or what is
+    learned does not depend on them.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """The engine ``tensorflow``: data parallelism and asynchronous parameter servers as TensorFlow has them.
 
 - ``DataParallel`` is MultiWorkerMirroredStrategy: one process per rank, gradients added by a ring.
-- ``ParameterServer(mode="async")`` is ParameterServerStrategy: a process per server and worker, and a coordinator, which
-  is no rank. It gives each batch to whichever worker is idle.
+- ``ParameterServer(mode="async")`` is ParameterServerStrategy: a process per server and worker, and a coordinator,
+  which is no rank. It gives each slice of a batch to whichever worker is idle. Of the bytes, those that workers send
+  are known.
 
 MirroredStrategy, all replicas in one process, is the engine ``tensorflow-mirrored``. Blocks become Keras layers with
 the same weights; only those of ``translation.KNOWN`` do. The rule is SGD. TensorFlow's servers listen on all network

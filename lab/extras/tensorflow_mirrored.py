@@ -1,6 +1,6 @@
 """The engine ``tensorflow-mirrored``: TensorFlow's MirroredStrategy, replicas of one process on logical CPUs.
 
-A rank of its Run is a replica. All work at the same time, so each has the same spans; nothing is sent between processes.
+A rank of its Run is a replica. All work at the same time, so each has the same spans; no process sends anything.
 """
 
 from __future__ import annotations

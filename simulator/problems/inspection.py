@@ -44,6 +44,7 @@ def model(problem: Problem) -> Model:
             backward=Flops(2 * flops),
             input_bytes=prod(entered.shape[1:]) * entered.element_size(),
             parts=_parts(block, entered) if in_parts(block) else (),
+            shapes=tuple(tuple(p.shape) for p in block.parameters()),
         )
         for block, (entered, _), (_, flops) in zip(problem.build(0), walk, walk[1:], strict=False)
     ]

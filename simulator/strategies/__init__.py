@@ -20,6 +20,7 @@ from .data_parallel import DataParallel
 from .expert_parallel import ExpertParallel
 from .gossip import Gossip
 from .horovod import Horovod
+from .hybrid import Hybrid
 from .local import (
     EASGD,
     SCAFFOLD,
@@ -36,7 +37,6 @@ from .local import (
     PostLocalSGD,
     SecureAggregation,
 )
-from .hybrid import Hybrid
 from .parameter_server import ParameterServer
 from .pipedream import PipeDream
 from .pipeline import Pipeline

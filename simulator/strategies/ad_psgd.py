@@ -44,6 +44,7 @@ class ADPSGD(Order):
     """
 
     axis: ClassVar[str | None] = "data"
+    drifts: ClassVar[bool] = True
 
     seed: int = 0
 

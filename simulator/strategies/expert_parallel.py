@@ -122,9 +122,10 @@ class ExpertParallel(Layer):
         """Tokens go to their experts; what these make of them comes back."""
         there, back = _counts(part)
         experts = sum(count for p in me.whole_model.blocks[part.block].parts if p.experts for count, _ in p.units[:1])
-        yield Compute(Destinations(experts, me.size("expert")), part.entering, there, sizes=(8 * me.size("expert"),))
+        destinations = Destinations(experts, me.size("expert"))
+        yield Compute(destinations, (part.entering,), (there,), sizes=(8 * me.size("expert"),))
         if self.measure:
-            yield Measure("imbalance", imbalance, there)
+            yield Measure("imbalance", imbalance, (there,))
         yield AllToAll(part.entering, over="expert", counts=there, into=part.entering, arrived=back)
         yield part
         yield AllToAll(part.leaving, over="expert", counts=back, into=part.leaving, arrived=there)

@@ -55,6 +55,7 @@ class Gossip(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    drifts: ClassVar[bool] = True
     named: ClassVar[tuple[str, ...]] = ("graph",)
     looks_after: ClassVar[tuple[type[Value], ...]] = (Params,)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from ..model import Part
 from ..passes import BackwardPart, ForwardPart
 from ..program import Backward, BackwardInput, BackwardWeight, Forward
@@ -32,12 +30,9 @@ def spec(me: Rank, part: ForwardPart | BackwardPart) -> Part:
 
 def no_halves(half: BackwardInput | BackwardWeight) -> Program:
     """Blocks in parts have no halves: say so."""
-    _refuse(half)
+    if half:
+        raise ValueError(
+            f"a block that ranks run together is not run backward in halves; got {half}: use a schedule with whole"
+            " backward passes, such as '1f1b' or 'interleaved'"
+        )
     yield half
-
-
-def _refuse(half: BackwardInput | BackwardWeight) -> NoReturn:
-    raise ValueError(
-        f"a block that ranks run together is not run backward in halves; got {half}: use a schedule with whole backward"
-        " passes, such as '1f1b' or 'interleaved'"
-    )

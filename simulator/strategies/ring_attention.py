@@ -27,24 +27,24 @@ class Ring:
     def forward(self) -> Program:
         """What the queries find in the keys of all ranks."""
         entering, found, size = self.part.entering, self.named("found"), self.me.bytes(self.part.leaving)
-        yield Compute(keys, entering, self.keys, sizes=(2 * size,))
-        yield Compute(nothing_found, entering, found, sizes=(size,))
+        yield Compute(keys, (entering,), (self.keys,), sizes=(2 * size,))
+        yield Compute(nothing_found, (entering,), (found,), sizes=(size,))
         for hop in range(self.hops):
             if hop < self.hops - 1:
                 yield Send(self.keys, to=self.next, over="context")
             if self.source(hop) <= self.at:
                 attend = Attend(own=self.source(hop) == self.at)
-                yield Compute(attend, (entering, self.keys, found), found, work=self.work)
+                yield Compute(attend, (entering, self.keys, found), (found,), work=self.work)
             if hop < self.hops - 1:
                 yield Recv(self.keys, source=self.before, over="context")
-        yield Compute(what_was_found, found, self.part.leaving)
+        yield Compute(what_was_found, (found,), (self.part.leaving,))
 
     def backward(self) -> Program:
         """The gradients of queries, and those of keys and values, which travel with them."""
         entering, found, lost, slope = self.part.entering, self.named("found"), self.lost, slope_of(self.part.leaving)
         mine, size = self.named("query slope"), self.me.bytes(self.part.leaving)
-        yield Compute(keys, entering, self.keys, sizes=(2 * size,))
-        yield Compute(nothing_lost, entering, (mine, lost), sizes=(size, 2 * size))
+        yield Compute(keys, (entering,), (self.keys,), sizes=(2 * size,))
+        yield Compute(nothing_lost, (entering,), (mine, lost), sizes=(size, 2 * size))
         for hop in range(self.hops):
             if hop < self.hops - 1:
                 yield Send(self.keys, to=self.next, over="context")
@@ -55,7 +55,7 @@ class Ring:
             yield Recv(lost, source=self.before, over="context")
             if hop < self.hops - 1:
                 yield Recv(self.keys, source=self.before, over="context")
-        yield Compute(join, (mine, lost), slope_of(entering))
+        yield Compute(join, (mine, lost), (slope_of(entering),))
 
     # ------------------------------------------------------------ names
 

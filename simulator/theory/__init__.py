@@ -28,6 +28,19 @@ from .collectives import (
     tree_all_reduce,
     tree_broadcast,
 )
+from .federated import (
+    diloco_bandwidth,
+    fedasync_staleness,
+    fedavg_bytes,
+    fedavg_limit,
+    fedbuff_staleness,
+    fedprox_limit,
+    local_sgd_bytes,
+    noise_of_sum,
+    optimum,
+    round_time,
+    rounds,
+)
 from .pipelines import (
     bubble_fraction,
     bubble_overhead,
@@ -50,6 +63,17 @@ from .sharing import context_parallel_bytes, sequence_parallel_bytes, sharded_by
 
 __all__ = [
     "all_reduce_bytes",
+    "diloco_bandwidth",
+    "fedasync_staleness",
+    "fedavg_bytes",
+    "fedavg_limit",
+    "fedbuff_staleness",
+    "fedprox_limit",
+    "local_sgd_bytes",
+    "noise_of_sum",
+    "optimum",
+    "round_time",
+    "rounds",
     "async_staleness",
     "backup_workers",
     "best_chunks",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import simulator as sim
-from simulator import federated_theory as theory
+from simulator import theory
 from simulator.theory import all_reduce_bytes
 from simulator.values import bounds
 

@@ -65,6 +65,7 @@ def in_two_stages(microbatches: int, ways: int = 1) -> Seconds:
 
 
 BY_PRODUCT = {"bytes": "the product of the closed forms of its parts, which have rows of their own"}
+LOOPED: dict[str, object] = {"schedule": "interleaved", "chunks": 2}
 ROUTED = {"bytes": "how many tokens travel is known only when they do"}
 TWICE = {"work": "ranks that split the units of a block all compute its experts"}
 CAUSAL = {"work": "what causal attention hides is not computed"}
@@ -108,7 +109,7 @@ SYNCHRONOUS: tuple[Case, ...] = (
     hybrid("pipeline-sharded-1", in_two_stages(4), "mlp", pipeline=2, data=2, zero=1, microbatches=4),
     hybrid("pipeline-sharded-3", in_two_stages(3), "mlp", pipeline=2, data=2, zero=3, microbatches=3, schedule="gpipe"),
     replace(
-        hybrid("interleaved-sharded-3", alone, "deep", pipeline=2, data=2, zero=3, microbatches=2, schedule="interleaved", chunks=2),
+        hybrid("interleaved-sharded-3", alone, "deep", pipeline=2, data=2, zero=3, microbatches=2, **LOOPED),
         outside=BY_PRODUCT | {"seconds": "see the rows of interleaved pipelines"},
     ),
     hybrid("sharded-tensor", shared_by(2), data=2, tensor=2, zero=3),

@@ -102,7 +102,8 @@ class Case:
     def grows(self) -> bool:
         """Whether it runs on any number of ranks, so that large ones can be tried; once for each strategy."""
         open_ended = all(part.extent is None for part in sim.stack(self.strategy).parts)
-        return open_ended and self.ranks != (1,) and self.problem in ("mlp", "gpt", "moe") and "grows" not in self.outside
+        first = self.problem in ("mlp", "gpt", "moe")
+        return open_ended and first and self.ranks != (1,) and "grows" not in self.outside
 
     def shared(self, model: sim.Model) -> sim.Model:
         """A model of which ranks can share every block, where the strategy asks for it."""

@@ -28,6 +28,10 @@ class Checks:
         """The truth: one process."""
         return sim.simulate(sim.Single(rule=rule), problem, sim.cluster("ideal", ranks=1), steps=STEPS, seed=SEED)
 
+    def virtual(self, strategy, problem, ranks):
+        """The same on the virtual clock."""
+        return sim.simulate(strategy, problem, sim.cluster("ideal", ranks=ranks), steps=STEPS, seed=SEED)
+
     def apart(self, run, truth):
         """The largest difference of any parameter."""
         assert run.parameters.keys() == truth.parameters.keys()

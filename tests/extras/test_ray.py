@@ -6,13 +6,12 @@ import simulator as sim
 from simulator.errors import DivergedError
 
 
-@pytest.mark.parametrize(
-    ("name", "ranks", "batch"), [("digits-mlp", 2, 48), ("digits-conv", 3, 47)]
-)
+@pytest.mark.parametrize(("name", "ranks", "batch"), [("digits-mlp", 2, 48), ("digits-conv", 3, 47)])
 def test_data_parallel_equals_the_single_process_and_sends_what_a_ring_sends(name, ranks, batch, checks):
     problem = sim.problem(name, dtype="float64", batch=batch)
     run, truth = checks.run("ray", sim.DataParallel(), problem, ranks), checks.single(problem)
     assert checks.apart(run, truth) < 1e-12
+    assert run.losses == pytest.approx(checks.virtual(sim.DataParallel(), problem, ranks).losses)
     assert run.ranks == ranks and run.workers == tuple(range(ranks)) and run.notes["engine"].startswith("ray")
     issued = {span.instruction: span.bytes for span in run.spans if span.instruction.startswith("AllReduce")}
     assert checks.size(problem) * 2 * (ranks - 1) / ranks in issued.values()  # A1

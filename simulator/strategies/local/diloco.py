@@ -41,6 +41,7 @@ class DiLoCo(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    drifts: ClassVar[bool] = True
     named: ClassVar[tuple[str, ...]] = ("period",)
     looks_after: ClassVar[tuple[type[Value], ...]] = (Params,)
 

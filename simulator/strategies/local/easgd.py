@@ -37,6 +37,7 @@ class EASGD(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    drifts: ClassVar[bool] = True
     named: ClassVar[tuple[str, ...]] = ("period",)
     looks_after: ClassVar[tuple[type[Value], ...]] = (Params,)
 

@@ -2,7 +2,7 @@
 
 Source: McMahan et al. 2017, arXiv:1602.05629. A round moves two copies of the model per client that takes part. Where
 clients' data differ, more local steps pull the limit away from the optimum (client drift;
-``federated_theory.fedavg_limit``).
+``theory.fedavg_limit``).
 """
 
 from __future__ import annotations

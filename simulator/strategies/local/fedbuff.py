@@ -24,7 +24,7 @@ class FedBuff(Federated):
     """``x ← x + server_lr / buffer · Σ weight(staleness) (x_k − anchor_k)`` over every ``buffer`` reports.
 
     The staleness counts the server's moves since the client got its parameters: with C clients always busy its mean is
-    (C - 1) / buffer (``federated_theory.fedbuff_staleness``). What is in the buffer when the run ends still counts.
+    (C - 1) / buffer (``theory.fedbuff_staleness``). What is in the buffer when the run ends still counts.
 
     - ``buffer``: reports per move of the server.
     - ``weight``: what a late report counts [default ``1 / √(1 + τ)``].

@@ -22,7 +22,7 @@ class FedProx(Synchronous):
     - ``mu``: the strength of the spring; with 0 it is ``FedAvg``, whose other knobs it shares.
 
     Clients with few data or large curvature drift less, at the price of slower rounds; the limit goes to the optimum
-    as mu grows (``federated_theory.fedprox_limit``). Raises ValueError for a negative mu, and as ``FedAvg`` does.
+    as mu grows (``theory.fedprox_limit``). Raises ValueError for a negative mu, and as ``FedAvg`` does.
 
     >>> FedProx(0.1, local_steps=20, clients_per_round=10)
     FedProx(local_steps=20, clients_per_round=10, mu=0.1)

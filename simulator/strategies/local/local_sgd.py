@@ -35,6 +35,7 @@ class LocalSGD(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    drifts: ClassVar[bool] = True
     named: ClassVar[tuple[str, ...]] = ("period",)
     looks_after: ClassVar[tuple[type[Value], ...]] = (Params,)
 

@@ -38,6 +38,7 @@ class PostLocalSGD(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    drifts: ClassVar[bool] = True
     named: ClassVar[tuple[str, ...]] = ("period", "start")
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads, Params)
 
