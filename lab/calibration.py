@@ -14,7 +14,7 @@ from statistics import median
 from typing import ClassVar, cast
 
 from simulator.cluster import Cluster
-from simulator.model import Measured, Model, Work
+from simulator.model import Model
 from simulator.problem import Problem
 from simulator.program import Barrier, Reduce, Update
 from simulator.rank import Rank
@@ -23,6 +23,7 @@ from simulator.spans import COMPUTE, Span, kind
 from simulator.stack import Order, Program
 from simulator.strategies.single import gradient
 from simulator.values import Grads, Params, bounds
+from simulator.work import Measured, Work
 
 from .machine import busy_cores, is_idle
 from .probing import measure_network

@@ -12,7 +12,7 @@ from .checking import listing, validate
 from .cluster import Cluster, Device, Overheads, cluster
 from .errors import DivergedError, ProgramError, RankError, RunFileError
 from .listing import Listing
-from .model import Block, Flops, Measured, Model, Seconds
+from .model import Block, Model
 from .network import fair_rates
 from .problem import Problem
 from .problems import problem, problems
@@ -58,6 +58,7 @@ from .strategies import (
     AllReduceBy,
     BytePS,
     ChainBroadcast,
+    Compressed,
     ConstantWeight,
     ContextParallel,
     DataParallel,
@@ -90,6 +91,7 @@ from .strategies import (
     Single,
     TensorParallel,
     TreeAllReduce,
+    aggregation,
     graphs,
 )
 from .values import (
@@ -107,6 +109,7 @@ from .values import (
     Target,
     Value,
 )
+from .work import Flops, Measured, Seconds
 
 __all__ = [
     "ADPSGD",
@@ -129,6 +132,7 @@ __all__ = [
     "Chunk",
     "Cluster",
     "Collective",
+    "Compressed",
     "Compute",
     "ConstantWeight",
     "ContextParallel",
@@ -212,11 +216,14 @@ __all__ = [
     "Update",
     "Value",
     "Wait",
+    "aggregation",
     "cluster",
+    "compression",
     "fair_rates",
     "graphs",
     "listing",
     "noise",
+    "noise_scale",
     "problem",
     "problems",
     "rules",

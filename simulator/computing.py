@@ -11,7 +11,7 @@ from .passes import PASSES
 from .values import Chunk, Grads, Params, Replicated, Value, require_value
 
 if TYPE_CHECKING:
-    from .model import Work
+    from .work import Work
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from .model import Block, Model, Part, Scaled, Work
+from .model import Block, Model, Part
+from .work import Scaled, Work
 
 WHOLE = (0, 1)
 

@@ -96,10 +96,10 @@ class Gathering:
         if mine == theirs and (size == meeting.size or _uneven(mine)):
             return
         thread.current = mine
-        raise self.machine.error(
+        raise self.machine.ending.error(
             f"ranks of one axis call the same collectives in the same order; rank {thread.state.me.rank} calls {mine}"
             f" of {size:g} bytes where rank {other.state.me.rank} calls {theirs} of {meeting.size:g} bytes",
-            self.machine.marks((other.state, thread.state)),
+            self.machine.ending.marks((other.state, thread.state)),
         )
 
     def _begin(self, communicator: Communicator, meeting: Meeting) -> None:

@@ -152,7 +152,7 @@ class Mail:
         if recv.source != ANY:
             return self.receive(thread, recv, state.me.peer(recv.over, recv.source))
         if state.replay is not None:
-            source = self.machine.replayed(state)
+            source = self.machine.ending.replayed(state)
             state.outcomes.append(source)
             return self.receive(thread, recv, source)
         if thread.clock > self.machine.env.now:

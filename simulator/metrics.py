@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 COMPUTATION = frozenset(
-    {"Load", "Forward", "Loss", "Backward", "BackwardInput", "BackwardWeight", "ForwardPart", "BackwardPart", "Update", "Reduce", "Copy", "Compute"}
+    "Load Forward Loss Backward BackwardInput BackwardWeight ForwardPart BackwardPart Update Reduce Copy Compute".split()
 )
 """Types of instruction that compute; all others communicate, wait or take no time."""
 

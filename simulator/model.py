@@ -2,67 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 from . import checks
-from .cluster import Device
 from .values import bounds
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """A time that does not depend on anything: ``Seconds(1.0)``."""
-
-    seconds: float = 0.0
-
-    def of(self, samples: float, device: Device) -> float:
-        """Seconds for a microbatch of ``samples`` on ``device``."""
-        return self.seconds
-
-
-@dataclass(frozen=True)
-class Flops:
-    """A time that follows from work: ``per_sample`` [FLOP] at the device's speed [FLOP/s]."""
-
-    per_sample: float
-
-    def of(self, samples: float, device: Device) -> float:
-        """Seconds for a microbatch of ``samples`` on ``device``."""
-        return samples * self.per_sample / device.flops
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Times measured at several microbatch sizes; in between and beyond, straight lines.
-
-    ``points`` are (samples, seconds), the samples increasing.
-    """
-
-    points: tuple[tuple[float, float], ...]
-
-    def of(self, samples: float, device: Device) -> float:
-        """Seconds for a microbatch of ``samples``; the device was the one measured."""
-        if len(self.points) == 1:
-            return self.points[0][1]
-        right = min(max(bisect_left(self.points, (samples, 0.0)), 1), len(self.points) - 1)
-        (x0, y0), (x1, y1) = self.points[right - 1], self.points[right]
-        return max(0.0, y0 + (y1 - y0) * (samples - x0) / (x1 - x0))
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A share of other work: ``Scaled(Flops(1e9), 0.5)``."""
-
-    work: Seconds | Flops | Measured | Scaled
-    factor: float
-
-    def of(self, samples: float, device: Device) -> float:
-        """Seconds for a microbatch of ``samples`` on ``device``."""
-        return self.factor * self.work.of(samples, device)
-
-
-Work = Seconds | Flops | Measured | Scaled
+from .work import FREE, Scaled, Seconds, Work
 
 
 @dataclass(frozen=True)
@@ -74,13 +18,14 @@ class Part:
     - ``parameters``: those that every rank holds; ``units``: (how many, parameters of each) that are split over ranks.
     - ``shares``: ranks split its units, and each needs all of its input. ``sums``: they split its units, and their
       outputs add up. ``adds``: it adds what entered the part of that number in the block.
-    - ``mixes``: every token of it reads other tokens, as attention does. ``routes``: it sends tokens to experts;
-      ``experts``: it is these experts, its units. ``routing``: with ``routes``, how much more of the tokens the
-      busiest rank sends or gets than the mean one; without it an AllToAll cannot be timed without tensors.
+    - ``mixes``: every token of it reads other tokens, as attention does; with ``causal`` only those before it.
+    - ``routes``: it sends tokens to experts; ``experts``: it is these experts, its units. ``routing``: with ``routes``,
+      how much more of the tokens the busiest rank sends or gets than the mean one; without it an AllToAll cannot be
+      timed without tensors.
     """
 
-    forward: Work = Seconds()
-    backward: Work = Seconds()
+    forward: Work = FREE
+    backward: Work = FREE
     output_bytes: float = 0.0
     parameters: int = 0
     units: tuple[tuple[int, int], ...] = ()
@@ -88,6 +33,7 @@ class Part:
     sums: bool = False
     adds: int | None = None
     mixes: bool = False
+    causal: bool = False
     routes: bool = False
     experts: bool = False
     routing: float | None = None
@@ -113,8 +59,8 @@ class Block:
     """
 
     parameters: int = 0
-    forward: Work = Seconds()
-    backward: Work = Seconds()
+    forward: Work = FREE
+    backward: Work = FREE
     input_bytes: float = 0.0
     weight: Work | None = None
     parts: tuple[Part, ...] = ()
@@ -144,10 +90,10 @@ class Model:
     blocks: tuple[Block, ...]
     batch: int = 1
     parameter_bytes: int = 4
-    load: Work = Seconds()
-    loss: Work = Seconds()
-    update: Work = Seconds()
-    reduce: Work = Seconds()
+    load: Work = FREE
+    loss: Work = FREE
+    update: Work = FREE
+    reduce: Work = FREE
 
     def __post_init__(self) -> None:
         checks.whole("batch", self.batch, least=1, of="in samples")
@@ -223,7 +169,7 @@ class Model:
 def _in_parts(block: Block, units: int, experts: int) -> Block:
     """See ``Model.in_parts``: read, mix, perhaps route and think, write."""
     routed = [Part(routes=True, routing=1.0), Part(experts=True)] if experts else []
-    kinds = [Part(shares=True), Part(mixes=True), *routed, Part(sums=True)]
+    kinds = [Part(shares=True), Part(mixes=True, causal=True), *routed, Part(sums=True)]
     holders = 3 if experts else 2
     parts = []
     for part in kinds:

@@ -25,7 +25,7 @@ class Races:
         source = state.me.peer(until.recv.over, until.recv.source)
         guard, what = Guard(until.recv, thread.program, source, live=state.replay is None), until.what
         if state.replay is not None:
-            guard.stopped = self.machine.replayed(state)
+            guard.stopped = self.machine.ending.replayed(state)
             what = what[: guard.stopped] if guard.abandoned else what
         thread.program = iter_program(what)
         self.machine.at(thread.clock, lambda: self._begin(thread, guard))

@@ -47,9 +47,9 @@ def join(query_slope: torch.Tensor, key_slopes: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Attend:
-    """Add what the queries find in some keys. ``own``: keys of the same tokens, of which later ones are hidden."""
+    """Add what the queries find in some keys. ``hides``: of the same tokens, where later ones are hidden."""
 
-    own: bool
+    hides: bool
 
     @property
     def __name__(self) -> str:
@@ -57,7 +57,7 @@ class Attend:
 
     def __call__(self, entering: torch.Tensor, keys: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
         """What was found so far, with what is found here."""
-        scores = _scores(entering[:, :, 0], keys[:, :, 0], self.own)
+        scores = _scores(entering[:, :, 0], keys[:, :, 0], self.hides)
         total = scores.logsumexp(-1)
         here = ((scores - total.unsqueeze(-1)).exp() @ keys[:, :, 1].transpose(1, 2)).transpose(1, 2)
         total = total.transpose(1, 2)
@@ -73,7 +73,7 @@ class Attend:
 class AttendBack:
     """Add the gradients of the queries, and of some keys and values; see ``Attend``."""
 
-    own: bool
+    hides: bool
 
     @property
     def __name__(self) -> str:
@@ -91,7 +91,7 @@ class AttendBack:
         """Both gradients so far, with those from here."""
         query, key, value = (x.transpose(1, 2) for x in (entering[:, :, 0], keys[:, :, 0], keys[:, :, 1]))
         out, up = found[..., :-1].transpose(1, 2), slope.transpose(1, 2)
-        weights = (_scores(entering[:, :, 0], keys[:, :, 0], self.own) - found[..., -1:].transpose(1, 2)).exp()
+        weights = (_scores(entering[:, :, 0], keys[:, :, 0], self.hides) - found[..., -1:].transpose(1, 2)).exp()
         # The gradient of a softmax: each weight times how far its own slope lies above their mean.
         scores = weights * (up @ value.transpose(2, 3) - (up * out).sum(-1, keepdim=True)) * query.shape[-1] ** -0.5
         more = key_slopes.clone()
@@ -100,12 +100,12 @@ class AttendBack:
         return query_slope + (scores @ key).transpose(1, 2), more
 
 
-def _scores(query: torch.Tensor, key: torch.Tensor, own: bool) -> torch.Tensor:
+def _scores(query: torch.Tensor, key: torch.Tensor, hides: bool) -> torch.Tensor:
     """``[samples, heads, queries, keys]``, minus infinity where a token would read a later one."""
     import torch
 
     scores = query.transpose(1, 2) @ key.permute(0, 2, 3, 1) * query.shape[-1] ** -0.5
-    if own:
+    if hides:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, -inf)
     return scores

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,9 @@ import simpy
 from .cluster import Cluster
 from .computing import COMPUTING
 from .costs import seconds
-from .errors import ProgramError
+from .ending import Ending
 from .gathering import Gathering, size_of
 from .hazards import Hazard, InFlight
-from .listing import Listing
 from .mail import Mail
 from .network import Network
 from .noise import Noise
@@ -60,7 +59,7 @@ class Machine:
         self.message_delay = _drawn(cluster.overheads.message_delays, f"messages {seed}")
         self.collective_delay = _drawn(cluster.overheads.collective_delays, f"collectives {seed}")
         self.mail, self.gathering = Mail(self), Gathering(self)
-        self.streams, self.races = Streams(self), Races(self)
+        self.streams, self.races, self.ending = Streams(self), Races(self), Ending(self)
         self.decoders: dict[type[Instruction], Callable[..., object]] = {
             Start: self.streams.start, Wait: self.streams.wait, Until: self.races.until,
             Send: self.mail.send, Recv: self.mail.recv, Record: self._record,
@@ -94,11 +93,11 @@ class Machine:
             self._drain()
             self.env.run()
         except Hazard as hazard:
-            raise self.error(str(hazard)) from None
+            raise self.ending.error(str(hazard)) from None
         finally:
             if collecting:
                 gc.enable()
-        self._finish()
+        self.ending.check()
 
     # ------------------------------------------------------------ time
 
@@ -231,67 +230,6 @@ class Machine:
             thread.current = instruction
             state.flight.issue(instruction, COMPUTE)
             thread.current = None
-
-    def _finish(self) -> None:
-        stuck = [thread for state in self.states for thread in state.threads if thread.current is not None]
-        if stuck:
-            lines = [f"rank {t.state.me.rank} waits at {t.current}{_where(t)}{_has(t)}" for t in stuck[:8]]
-            raise self.error("deadlock: no rank can go on\n" + "\n".join(lines))
-        for state in self.states:
-            self._complete(state)
-            if state.inbox:
-                parcel = state.inbox[0]
-                sent, history = self.spans.labels[parcel.label], self.states[parcel.source].history or []
-                raise self.error(
-                    f"every Send needs a Recv; rank {state.me.rank} never takes {parcel.value},"
-                    f" which rank {parcel.source} sent",
-                    [(parcel.source, row) for row, text in enumerate(history) if sent in text][-1:],
-                )
-
-    def _complete(self, state: State) -> None:
-        """Every worker made all its steps, and a replay has come to its end."""
-        if state.me.missing_steps:
-            raise self.error(state.me.missing_steps)
-        if state.replay:
-            raise self.error(f"the replayed run received more often on rank {state.me.rank}: its strategy was another")
-
-    def replayed(self, state: State) -> int:
-        """What the run that is replayed got where this rank is now."""
-        if not state.replay:
-            raise self.error(f"the replayed run received less often on rank {state.me.rank}: its strategy was another")
-        return state.replay.popleft()
-
-    def marks(self, states: Iterable[State]) -> list[tuple[int, int]]:
-        """(rank, row) of each that cannot go on: where it waits, or where it started what does."""
-        rows = []
-        for state in states:
-            tasks = [thread.task.row for thread in state.threads if thread.current is not None and thread.task]
-            at = [len(state.history or ()) - 1] if state.main.current is not None else tasks
-            rows += [(state.me.rank, row) for row in at[:1]]
-        return rows
-
-    def error(self, text: str, marks: Sequence[tuple[int, int]] | None = None) -> ProgramError:
-        """A ProgramError with the grid, and marks in it: unless told otherwise, at each rank that cannot go on."""
-        if not self.check:
-            return ProgramError(text)
-        marks = tuple(self.marks(self.states) if marks is None else marks)
-        columns = tuple((*(state.history or ()), *self._rest(state)) for state in self.states)
-        return ProgramError(f"{text}\n{Listing(columns, marks)}")
-
-    def _rest(self, state: State) -> list[str]:
-        """What a rank would have gone on with; known only of programs that use no results."""
-        program = state.main.program
-        return [str(instruction) for instruction in program] if program and self.stack.order.static else []
-
-
-def _where(thread: Thread) -> str:
-    return "" if thread.task is None else f" on stream {thread.stream!r}"
-
-
-def _has(thread: Thread) -> str:
-    """What lies in the letterbox of a rank that waits for another message."""
-    parcels = ", ".join(f"{parcel.value} from rank {parcel.source}" for parcel in thread.state.inbox[:4])
-    return f"; messages are matched by name, and it has been sent {parcels}" if parcels else ""
 
 
 def _drawn(delays: tuple[float, ...], seed: str) -> Callable[[], float]:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from simulator.model import Flops, Model
+from simulator.model import Model
+from simulator.work import Flops
 from simulator.problem import Problem
 from simulator.problems import problem, problems
 from simulator.problems.blocks import named_parameters

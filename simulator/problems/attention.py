@@ -31,14 +31,18 @@ class Read(PartModule):
 
 
 class Mix(PartModule):
-    """Causal attention: every token reads those before it."""
+    """Attention: every token reads all others; ``causal``: those before it."""
 
     mixes = True
+
+    def __init__(self, causal: bool):
+        super().__init__()
+        self.causal = causal
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """``[samples, tokens, 3, heads, width]`` to ``[samples, tokens, heads, width]``."""
         query, key, value = x.permute(2, 0, 3, 1, 4)
-        return functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2)
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal).transpose(1, 2)
 
 
 class Write(PartModule):
@@ -59,6 +63,8 @@ class Write(PartModule):
         return padded_bias(x.flatten(2) @ self.weight.T, self.bias, self.outputs)
 
 
-def attention_parts(read: nn.Linear, write: nn.Linear, heads: int, cut: Cut) -> tuple[PartModule, ...]:
+def attention_parts(
+    read: nn.Linear, write: nn.Linear, heads: int, cut: Cut, causal: bool = True
+) -> tuple[PartModule, ...]:
     """The three parts of a self-attention whose Linear ``read`` gives queries, keys and values, in this order."""
-    return Read(read, heads, cut), Mix(), Write(write, heads, cut)
+    return Read(read, heads, cut), Mix(causal), Write(write, heads, cut)

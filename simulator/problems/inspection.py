@@ -12,7 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..cutting import Cut
-from ..model import Block, Flops, Model, Part
+from ..model import Block, Model, Part
+from ..work import Flops
 from .draws import seeded
 from .parts import in_parts, parts_of
 
@@ -73,7 +74,7 @@ def _parts(block: torch.nn.Module, entered: torch.Tensor) -> tuple[Part, ...]:
                 parameters=0 if module.units else sum(p.numel() for p in module.parameters()),
                 units=module.units,
                 adds=module.adds,
-                **{flag: getattr(module, flag) for flag in ("shares", "sums", "mixes", "routes", "experts")},
+                **{flag: getattr(module, flag) for flag in ("shares", "sums", "mixes", "causal", "routes", "experts")},
             )
         )
     return tuple(found)

@@ -27,6 +27,7 @@ class PartModule(nn.Module):
     shares: ClassVar[bool] = False
     sums: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    causal: bool = False
     routes: ClassVar[bool] = False
     experts: ClassVar[bool] = False
     adds: int | None = None

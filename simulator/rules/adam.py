@@ -38,6 +38,11 @@ class Adam(Rule):
         require_not_negative(self, "eps", self.eps)
         require_not_negative(self, "weight_decay", self.weight_decay)
 
+    @property
+    def state(self) -> int:
+        """See ``Rule.state``."""
+        return 2
+
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
         import torch

@@ -58,6 +58,11 @@ class Rule(ABC):
         return ()
 
     @property
+    def state(self) -> int:
+        """How many numbers it remembers per parameter, as Adam its two moments; of alternatives, the most."""
+        return max((rule.state for rule in self.inside), default=0)
+
+    @property
     def elementwise(self) -> bool:
         """Whether every number follows its own gradient alone, so that any piece may be updated by itself."""
         return all(rule.elementwise for rule in self.inside)

@@ -46,6 +46,11 @@ class LAMB(Rule):
         return Lamb(parameters, self.lr, self.betas, self.eps, self.weight_decay)
 
     @property
+    def state(self) -> int:
+        """See ``Rule.state``."""
+        return 2
+
+    @property
     def elementwise(self) -> bool:
         """See ``Rule.elementwise``."""
         return False

@@ -48,6 +48,11 @@ class LARS(Rule):
         return Lars(parameters, self.lr, self.momentum, self.trust, self.weight_decay)
 
     @property
+    def state(self) -> int:
+        """See ``Rule.state``."""
+        return 1
+
+    @property
     def elementwise(self) -> bool:
         """See ``Rule.elementwise``."""
         return False

@@ -36,6 +36,11 @@ class Momentum(Rule):
         if self.nesterov and self.beta == 0:
             raise ValueError("Momentum: nesterov looks ahead along the momentum; got beta=0; give beta > 0")
 
+    @property
+    def state(self) -> int:
+        """See ``Rule.state``."""
+        return 1 if self.beta else 0
+
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
         import torch

@@ -139,6 +139,31 @@ def alarm(gradient: torch.Tensor) -> torch.Tensor:
     return (gradient.reshape(-1) * 0).sum(0, keepdim=True)
 
 
+def scaled(rule: Rule | None) -> bool:
+    """Whether a rule wants its gradients from a loss that was multiplied."""
+    return rule is not None and any(isinstance(part, Scaled) for part in nested(rule))
+
+
+def adaptive(rule: Rule | None) -> bool:
+    """Whether a rule's scale changes as the training goes on.
+
+    >>> from simulator.rules import SGD
+    >>> adaptive(Scaled(SGD(0.1))), adaptive(Scaled(SGD(0.1), FixedScale(8.0)))
+    (True, False)
+    """
+    parts = nested(rule) if rule is not None else ()
+    return any(isinstance(part, Scaled) and isinstance(part.scale, LossScale) for part in parts)
+
+
+def require_plain_loss(rule: Rule | None, who: str) -> None:
+    """Raise ValueError when a rule wants a scaled loss and ``who`` adds to gradients what is not of the loss."""
+    if scaled(rule):
+        raise ValueError(
+            f"{who} adds to the gradients what does not come from the loss, and so is not scaled with it; got rule={rule}:"
+            " take the rule inside of Scaled"
+        )
+
+
 def require_unscaled(wrapper: Rule, *rules: Rule) -> None:
     """Raise ValueError when a rule stands under ``wrapper`` that must see the gradient before it does."""
     if any(isinstance(part, Scaled) for rule in rules for part in nested(rule)):

@@ -1,6 +1,6 @@
 """Strategies: one file per order or layer."""
 
-from . import graphs
+from . import aggregation, graphs
 from .ad_psgd import ADPSGD
 from .byteps import BytePS
 from .collectives import (
@@ -15,6 +15,7 @@ from .collectives import (
     ServerAllReduce,
     TreeAllReduce,
 )
+from .compressed import Compressed
 from .context_parallel import ContextParallel
 from .data_parallel import DataParallel
 from .expert_parallel import ExpertParallel
@@ -49,6 +50,7 @@ __all__ = [
     "AllReduceBy",
     "BytePS",
     "ChainBroadcast",
+    "Compressed",
     "ConstantWeight",
     "ContextParallel",
     "DataParallel",
@@ -83,5 +85,6 @@ __all__ = [
     "Single",
     "TensorParallel",
     "TreeAllReduce",
+    "aggregation",
     "graphs",
 ]

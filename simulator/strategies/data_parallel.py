@@ -7,17 +7,21 @@ Gradients are averaged in buckets while the backward pass goes on, as PyTorch's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import inf
 from typing import ClassVar
 
 from .. import checks
+from ..compression import Compressor
 from ..program import AllReduce, Backward, BackwardWeight, Start, Update, Wait
 from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Params, Value
+from .aggregation import Aggregation, ClippedMean, Mean, aggregation_of
+from .buckets import Bucket, Buckets
+from .exchange import Exchange, clipped
+from .starting import alike
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,14 @@ class DataParallel(Layer):
     - ``bucket_bytes``: blocks join a bucket until it holds this many bytes [default 25 MiB, as in PyTorch].
     - ``overlap``: start the all-reduce of a bucket during the backward pass; without it, all run after the pass.
     - ``replicas``: ranks along the axis "data"; None: as many as there are.
+    - ``compression``: a compressor of ``simulator.compression``; see ``Compressed``, which is the same for any strategy.
+    - ``aggregate``: what the workers' gradients become: "mean", "weighted", "max", "clipped", "median" or "trimmed", or
+      one of ``simulator.aggregation`` with knobs of its own. The last three but "clipped" gather all gradients.
+    - ``broadcast``: all begin with the parameters of the first, for models whose ranks draw different ones.
+
+    >>> from simulator import aggregation, compression
+    >>> DataParallel(compression=compression.FP16(), aggregate="mean")
+    DataParallel(compression=FP16())
     """
 
     axis: ClassVar[str | None] = "data"
@@ -35,12 +47,18 @@ class DataParallel(Layer):
     bucket_bytes: float = 25 * 2**20
     overlap: bool = True
     replicas: int | None = None
+    compression: Compressor | None = None
+    aggregate: str | Aggregation = "mean"
+    broadcast: bool = False
 
     def __post_init__(self) -> None:
         if self.bucket_bytes != inf:
             checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
         if self.replicas is not None:
             checks.whole("replicas", self.replicas, least=1)
+        if self.compression is not None:
+            checks.kind("compression", self.compression, Compressor, "one of simulator.compression, such as FP16()")
+        aggregation_of(self.aggregate)
 
     @property
     def extent(self) -> int | None:
@@ -53,51 +71,38 @@ class DataParallel(Layer):
         return index * me.size("data") + me.at("data"), count * me.size("data")
 
     def rules(self, me: Rank) -> Rules:
-        full = buckets(me.blocks, lambda block: me.bytes(Grads(block)), self.bucket_bytes)
-        bucket_of = {block: bucket for bucket in full for block in bucket}
-        missing = {bucket: len(bucket) * me.microbatches for bucket in full}
+        buckets, aggregate = Buckets(me, self.bucket_bytes), aggregation_of(self.aggregate)
+        exchange = Exchange("data", self.compression, aggregate)
+        overlap = self.overlap and not isinstance(aggregate, ClippedMean)  # it needs the norm of all
 
         def reduce(backward: Backward | BackwardWeight) -> Program:
             yield backward
-            bucket = bucket_of[backward.block]
-            missing[bucket] -= 1
-            if not missing[bucket]:
-                missing[bucket] = len(bucket) * me.microbatches
-                if self.overlap:
-                    yield _average(bucket)
+            bucket = buckets.complete(backward.block)
+            if bucket is not None and overlap:
+                yield from _started(me, exchange, bucket)
 
         def finish(update: Update) -> Program:
-            if not self.overlap:
-                for bucket in full:
-                    yield AllReduce(Grads(bucket), over="data")
+            if isinstance(aggregate, ClippedMean):
+                yield from clipped(me, Grads(me.blocks), aggregate)  # type: ignore[misc]
+            if not overlap:
+                for bucket in buckets.all:
+                    yield from exchange.average(me, Grads(bucket))  # type: ignore[misc]
             yield Wait()
             yield update
 
-        return {Backward: reduce, BackwardWeight: reduce, Update: finish}
+        rules: Rules = {Backward: reduce, BackwardWeight: reduce, Update: finish}
+        return alike(me, buckets.all, rules) if self.broadcast else rules
+
+
+def _started(me: Rank, exchange: Exchange, bucket: Bucket) -> Program:
+    """Exchange a bucket beside the program."""
+    if exchange.compressor is None and isinstance(exchange.aggregate, Mean):
+        yield _average(bucket)
+    elif what := tuple(exchange.average(me, Grads(bucket))):
+        yield Start(what, on="data")
 
 
 @cache
-def _average(bucket: tuple[int, ...]) -> Start:
+def _average(bucket: Bucket) -> Start:
     """Made once for all ranks and steps: with many ranks, making it takes a tenth of the time."""
     return Start(AllReduce(Grads(bucket), over="data"), on="data")
-
-
-def buckets(
-    blocks: tuple[int, ...], size: Callable[[int], float], limit: float
-) -> tuple[tuple[int, ...], ...]:
-    """Blocks from last to first in groups of at least ``limit`` bytes; each group in ascending order.
-
-    >>> buckets((0, 1, 2, 3), lambda block: 10, 20)
-    ((2, 3), (0, 1))
-    """
-    groups: list[list[int]] = []
-    room = 0.0
-    for block in reversed(blocks):
-        if room <= 0:
-            groups.append([])
-            room = limit
-        groups[-1].insert(0, block)
-        room -= size(block)
-    if len(groups) > 1 and not sum(map(size, groups[-1])):
-        groups[-2:] = [groups[-1] + groups[-2]]
-    return tuple(map(tuple, groups))

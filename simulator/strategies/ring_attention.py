@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model import Scaled
+from ..model import Part
 from ..passes import BackwardPart, ForwardPart, slope_of
 from ..program import Compute, Recv, Send
 from ..rank import Rank
 from ..ring_maths import Attend, AttendBack, join, keys, nothing_found, nothing_lost, what_was_found
 from ..stack import Program
 from ..values import Named
+from ..work import Scaled
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Ring:
         for hop in range(self.hops):
             if hop < self.hops - 1:
                 yield Send(self.keys, to=self.next, over="context")
-            if self.source(hop) <= self.at:
-                attend = Attend(own=self.source(hop) == self.at)
+            if self.sees(hop):
+                attend = Attend(hides=self.hides(hop))
                 yield Compute(attend, (entering, self.keys, found), (found,), work=self.work)
             if hop < self.hops - 1:
                 yield Recv(self.keys, source=self.before, over="context")
@@ -48,8 +49,8 @@ class Ring:
         for hop in range(self.hops):
             if hop < self.hops - 1:
                 yield Send(self.keys, to=self.next, over="context")
-            if self.source(hop) <= self.at:
-                back = AttendBack(own=self.source(hop) == self.at)
+            if self.sees(hop):
+                back = AttendBack(hides=self.hides(hop))
                 yield Compute(back, (entering, self.keys, found, slope, mine, lost), (mine, lost), work=self.work)
             yield Send(lost, to=self.next, over="context")
             yield Recv(lost, source=self.before, over="context")
@@ -79,9 +80,17 @@ class Ring:
         """From whom they come."""
         return (self.at - 1) % self.hops
 
-    def source(self, hop: int) -> int:
-        """Whose keys are here after so many hops."""
-        return (self.at - hop) % self.hops
+    def sees(self, hop: int) -> bool:
+        """Whether the keys that are here after so many hops are of tokens that mine may read."""
+        return (self.at - hop) % self.hops <= self.at or not self._part.causal
+
+    def hides(self, hop: int) -> bool:
+        """Whether some of them come after some of mine: those that are my own."""
+        return hop == 0 and self._part.causal
+
+    @property
+    def _part(self) -> Part:
+        return self.me.model.blocks[self.part.block].parts[self.part.at]
 
     @property
     def keys(self) -> Named:
@@ -96,7 +105,7 @@ class Ring:
     @property
     def work(self) -> Scaled:
         """What it costs to attend to the keys of one rank."""
-        part = self.me.model.blocks[self.part.block].parts[self.part.at]
+        part = self._part
         return Scaled(part.forward if isinstance(self.part, ForwardPart) else part.backward, 1 / self.hops)
 
     def named(self, what: str) -> Named:

@@ -10,6 +10,7 @@ from .table import (
     ANY_UP_TO_4,
     PLAIN,
     Case,
+    Seconds,
     alone,
     averaged,
     in_stages,
@@ -42,10 +43,19 @@ def pipeline(schedule: str, microbatches: int) -> Case:
     return Case(f"pipeline-{schedule}-{microbatches}", strategy, ANY_UP_TO_4, piped, seconds)
 
 
+def accumulated(microbatches: int) -> Seconds:
+    """The blocks of the model take their time for every microbatch."""
+    return lambda ranks, blocks: microbatches * alone(ranks, blocks)
+
+
+thrice = sim.Single(microbatches=3)
+
 SYNCHRONOUS: tuple[Case, ...] = (
     single,
     *(single.on(name) for name in ("conv", "gpt", "quadratic", "own")),
     *(single.by(rule) for rule in PLAIN),
+    Case("single-accumulates-4", sim.Single(microbatches=4), (1,), nothing, accumulated(4)),
+    Case("data-accumulates-3", sim.stack(thrice, sim.DataParallel()), (2, 3), averaged, accumulated(3)),
     data,
     buckets,
     Case("data-small-buckets", sim.DataParallel(bucket_bytes=1000), (2, 3), averaged, alone),

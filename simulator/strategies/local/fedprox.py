@@ -35,6 +35,7 @@ class FedProx(Synchronous):
         checks.number("mu", self.mu, least=0, of="FedProx")
 
     def program(self, me: Rank) -> Program:
+        require_plain_loss(me.rule, "FedProx")
         if me.share is None:
             return serve_rounds(self, me)
         return local_rounds(self, me, lambda: spring(me, self.mu, ANCHOR))

@@ -45,6 +45,7 @@ class SCAFFOLD(Synchronous):
     def work(self, me: Rank) -> Program:
         """A client: as in ``FedAvg``, with controls beside the parameters."""
         params = Params(me.blocks)
+        require_plain_loss(me.rule, "SCAFFOLD")
         if not me.made:
             yield Compute(zeros, (params,), (OWN,))
             yield Compute(zeros, (params,), (COMMON,))
