@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from simulator.checking import AnyStrategy
-from simulator.holdings import assemble, replicas
+from simulator.holdings import assemble, firsts, replicas
 from simulator.problem import Problem
 from simulator.rank import Rank
 from simulator.run import Run
@@ -98,6 +98,7 @@ class Job:
             samples=sorted((sample for one in observed for sample in one.samples), key=lambda sample: sample.time),
             outcomes=tuple(one.outcomes for one in observed),
             parameters=assemble(self.problem, self.seed, pieces),
+            buffers=firsts(one.buffers for one in observed),
             notes={**({} if self.stack.drifts else replicas(pieces)), **(notes or {})},
             clock_error=max(one.clock_error for one in observed),
             **identity(self.stack, self.problem, members, self.steps, self.seed),

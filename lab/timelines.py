@@ -29,11 +29,12 @@ ROWS = 32
 
 GROUPS = {
     "Load": ("#CC79A7", ("Load",)),
-    "Forward": ("#56B4E9", ("Forward",)),
+    "Forward": ("#56B4E9", ("Forward", "ForwardPart")),
     "Loss": ("#F0E442", ("Loss",)),
-    "Backward": ("#E69F00", ("Backward", "BackwardInput", "BackwardWeight")),
+    "Backward": ("#E69F00", ("Backward", "BackwardInput", "BackwardPart")),
+    "weights": ("#B37400", ("BackwardWeight",)),
     "Update": ("#009E73", ("Update",)),
-    "maths": ("#000000", ("Reduce", "Copy", "Compute")),
+    "maths": ("#000000", ("Reduce", "Copy", "Compute", "Measure", "Free")),
     "collective": ("#0072B2", ("AllReduce", "ReduceScatter", "AllGather", "Broadcast", "AllToAll")),
     "Send": ("#D55E00", ("Send",)),
     "waiting": ("#D9D9D9", ("Recv", "Wait", "Until", "Barrier")),

@@ -7,7 +7,7 @@ observes the same spans and samples; only here time passes by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from simulator.errors import ProgramError
-from simulator.hazards import Hazard, InFlight, touches
+from simulator.hazards import Hazard, InFlight, awaits
 from simulator.holdings import Piece
 from simulator.learning import Batches, Tensors
 from simulator.problem import Problem
@@ -42,6 +42,7 @@ class Observed:
     outcomes: list[int]
     pieces: list[Piece]
     clock_error: float
+    buffers: dict[str, Any] = field(default_factory=dict)
 
 
 def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:
@@ -56,7 +57,7 @@ def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int
     finally:
         machine.close()
     held = tensors.pieces(stack.holds(me))
-    return Observed(machine.spans, machine.samples, machine.outcomes, held, machine.clock.error)
+    return Observed(machine.spans, machine.samples, machine.outcomes, held, machine.clock.error, tensors.buffers())
 
 
 @cache
@@ -206,7 +207,7 @@ class Wall:
             self.pending.append(Pending(start.what, lambda: lane.finish(begun)))
         else:
             self.letters.expect(start.what)
-            done = lane.run(lambda: self._sub_program(start, step))
+            done = lane.run(lambda: self._sub_program(start, step if start.step is None else start.step))
             self.pending.append(Pending(start.what, done.result))
 
     def _sub_program(self, start: Start, step: int) -> None:
@@ -218,8 +219,7 @@ class Wall:
             raise
 
     def _wait(self, wait: Wait, stream: str, step: int, text: str) -> None:
-        value = wait.value
-        wanted = [p for p in self.pending if value is None or any(touches(inner, value) for inner in p.what)]
+        wanted = [pending for pending in self.pending if awaits(wait.value, pending.what)]
         self.note(step, text, True)
         self._finish(wanted)
 

@@ -7,13 +7,18 @@
     33.0
 """
 
-from . import compression, noise, noise_scale, rules, schedules, theory
+from . import compression, failures, noise, noise_scale, rules, schedules, theory
+from .catalog import device, devices
 from .checking import listing, validate
 from .cluster import Cluster, Device, Overheads, cluster
 from .errors import DivergedError, ProgramError, RankError, RunFileError
+from .ledger import Footprint
 from .listing import Listing
-from .model import Block, Model
+from .memory import RankMemory, memory
+from .model import Block, Model, Part
+from .models import model, models, transformer, with_knobs
 from .network import fair_rates
+from .precision import Precision
 from .problem import Problem
 from .problems import problem, problems
 from .program import (
@@ -48,6 +53,7 @@ from .program import (
 )
 from .rank import Rank
 from .run import Run
+from .shards import shards
 from .simulate import simulate
 from .spans import Sample, Span, Spans
 from .stack import Layer, Order, Program, Rules, Stack, stack
@@ -70,13 +76,18 @@ from .strategies import (
     FedBuff,
     FedProx,
     GaussianNoise,
+    GlobalClip,
     Gossip,
     HalvingDoubling,
     HierarchicalAllReduce,
     HingeWeight,
     Horovod,
     Hybrid,
+    Loader,
     LocalSGD,
+    MixedPrecision,
+    NoiseScale,
+    OneBitAdam,
     ParameterServer,
     PipeDream,
     Pipeline,
@@ -89,6 +100,7 @@ from .strategies import (
     ServerAllReduce,
     Sharded,
     Single,
+    SyncBuffers,
     TensorParallel,
     TreeAllReduce,
     aggregation,
@@ -97,6 +109,7 @@ from .strategies import (
 from .values import (
     Act,
     ActGrad,
+    Ahead,
     Buffers,
     Chunk,
     Grads,
@@ -107,26 +120,29 @@ from .values import (
     Params,
     Replicated,
     Target,
+    Tied,
     Value,
 )
+from .operations import MatMul, Operations, Stream
 from .work import Flops, Measured, Seconds
 
 __all__ = [
     "ADPSGD",
-    "AllReduceBy",
     "ANY",
     "Act",
     "ActGrad",
+    "Ahead",
     "AllGather",
     "AllReduce",
+    "AllReduceBy",
     "AllToAll",
     "Backward",
     "BackwardInput",
     "BackwardWeight",
     "Barrier",
     "Block",
-    "Buffers",
     "Broadcast",
+    "Buffers",
     "BytePS",
     "ChainBroadcast",
     "Chunk",
@@ -149,9 +165,11 @@ __all__ = [
     "FedBuff",
     "FedProx",
     "Flops",
+    "Footprint",
     "Forward",
     "Free",
     "GaussianNoise",
+    "GlobalClip",
     "Gossip",
     "Grads",
     "HalvingDoubling",
@@ -165,27 +183,36 @@ __all__ = [
     "Layer",
     "Listing",
     "Load",
+    "Loader",
     "LocalSGD",
     "Loss",
+    "MatMul",
     "Measure",
     "Measured",
     "Message",
+    "MixedPrecision",
     "Model",
     "Named",
+    "NoiseScale",
     "Nothing",
+    "OneBitAdam",
+    "Operations",
     "Order",
     "Overheads",
     "ParameterServer",
     "Params",
+    "Part",
     "PipeDream",
     "Pipeline",
     "PolynomialWeight",
     "PostLocalSGD",
+    "Precision",
     "Problem",
     "Program",
     "ProgramError",
     "Rank",
     "RankError",
+    "RankMemory",
     "Record",
     "RecursiveDoubling",
     "Recv",
@@ -196,8 +223,8 @@ __all__ = [
     "Rules",
     "Run",
     "RunFileError",
-    "Sample",
     "SCAFFOLD",
+    "Sample",
     "ScatterBroadcast",
     "Seconds",
     "SecureAggregation",
@@ -209,8 +236,11 @@ __all__ = [
     "Spans",
     "Stack",
     "Start",
+    "Stream",
+    "SyncBuffers",
     "Target",
     "TensorParallel",
+    "Tied",
     "TreeAllReduce",
     "Until",
     "Update",
@@ -219,19 +249,26 @@ __all__ = [
     "aggregation",
     "cluster",
     "compression",
+    "device",
+    "devices",
+    "failures",
     "fair_rates",
     "graphs",
     "listing",
+    "memory",
+    "model",
+    "models",
     "noise",
     "noise_scale",
     "problem",
     "problems",
     "rules",
+    "schedules",
+    "shards",
     "simulate",
     "stack",
-    "compression",
-    "noise_scale",
-    "schedules",
     "theory",
+    "transformer",
     "validate",
+    "with_knobs",
 ]

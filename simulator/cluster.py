@@ -1,29 +1,25 @@
-"""Where a program runs: devices joined by links, as a directed networkx graph."""
+"""Where a program runs: devices, joined by links that are routed and shared."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cached_property
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from . import checks
+from .clusters.device import Device
+from .clusters.graph import Graph, built, directed, hops
+from .clusters.star import Star
+from .clusters.wiring import Link, Speed, Wiring
 
 if TYPE_CHECKING:
     import networkx as nx
 
-Link = tuple[Any, Any]
+__all__ = ["ALGORITHMS", "Cluster", "Device", "Link", "Overheads", "check_ranks", "cluster"]
 
-
-@dataclass(frozen=True)
-class Device:
-    """What computes. ``flops``: achieved speed [FLOP/s]."""
-
-    name: str = "a modest processor core"
-    flops: float = 50e9
-
-    def __post_init__(self) -> None:
-        checks.number("flops", self.flops, above=0, of="in FLOP per second")
+ALGORITHMS = ("ring", "tree", "hierarchical", "direct", "auto")
 
 
 @dataclass(frozen=True)
@@ -47,27 +43,41 @@ class Overheads:
 
 @dataclass(frozen=True, eq=False)
 class Cluster:
-    """Ranks 0 … ranks−1 as nodes of a graph whose edges carry ``bandwidth`` [B/s per direction] and ``latency`` [s].
+    """Ranks 0 … ranks−1, joined by links that carry ``bandwidth`` [B/s per direction] and ``latency`` [s].
 
-    Make one with ``Cluster.flat``, ``cluster("ideal", …)`` or ``lab.calibrate``.
+    - ``wiring``: which links there are and which of them a message takes; or a directed networkx graph.
+    - ``device``: what computes on every rank; ``devices``, one per rank, where they differ.
+    - ``algorithm`` of collectives: "ring", "tree" (all-reduce only), "hierarchical" (machines of equally many ranks),
+      "direct" (everybody to everybody), or "auto": the one that is soonest done, by size and wiring. Where one does
+      not apply, it is a ring.
+    - ``library``: whose protocols and software latencies collectives have: "nccl", or None for those of the links.
+
+    Make one with ``Cluster.flat``, ``Cluster.from_graph``, ``cluster("dgx-a100", nodes=16)`` or ``lab.calibrate``.
     """
 
     name: str
     ranks: int
-    graph: nx.DiGraph
-    device: Device = Device()
+    wiring: Wiring
+    device: Device = field(default_factory=Device)
     overheads: Overheads = Overheads()
-    routes: dict[tuple[int, int], tuple[Link, ...]] = field(default_factory=dict, repr=False)
+    devices: tuple[Device, ...] = ()
+    algorithm: str = "ring"
+    library: str | None = None
+    routes: dict[tuple[int, int], tuple[Link, ...]] = field(default_factory=dict, init=False, repr=False)
+    known: dict[Link, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_ranks(self.ranks)
-        missing = [rank for rank in range(self.ranks) if rank not in self.graph]
-        if missing:
-            raise ValueError(f"ranks are nodes of the graph, named 0 to {self.ranks - 1}; missing are {missing[:8]}")
-        for source, target, link in self.graph.edges(data=True):
-            for name in ("bandwidth", "latency"):
-                if not link.get(name, -1) >= 0:
-                    raise ValueError(f"a link has a {name} of 0 or more; {source!r} -> {target!r} has {link.get(name)}")
+        given: Any = self.wiring
+        if not isinstance(given, Wiring):
+            object.__setattr__(self, "wiring", Graph(self.ranks, given))
+        if self.devices and len(self.devices) != self.ranks:
+            raise ValueError(f"devices has one for each of {self.ranks} ranks; got {len(self.devices)}")
+        if self.algorithm not in ALGORITHMS:
+            names = ", ".join(map(repr, ALGORITHMS))
+            raise ValueError(f"algorithm is one of {names}; got algorithm={self.algorithm!r}")
+        if self.library not in (None, "nccl"):
+            raise ValueError(f"library is 'nccl' or None; got library={self.library!r}")
 
     @classmethod
     def flat(
@@ -91,35 +101,62 @@ class Cluster:
         if bandwidth != inf:
             checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
         checks.number("latency", latency, least=0, of="in seconds")
-        import networkx as nx  # takes half of the time in which everything else here is imported
-
-        graph = nx.DiGraph()
-        for rank in range(ranks):
-            graph.add_edge(rank, "switch", bandwidth=bandwidth, latency=latency / 2)
-            graph.add_edge("switch", rank, bandwidth=bandwidth, latency=latency / 2)
+        each = (Speed(bandwidth, latency / 2),)
         name = name or f"{ranks} ranks on one switch, {bandwidth:g} B/s, {latency:g} s"
-        return cls(name, ranks, graph, device or Device(), overheads or Overheads())
+        return cls(name, ranks, Star(ranks, each, each), device or Device(), overheads or Overheads())
+
+    @classmethod
+    def from_graph(cls, graph: nx.Graph, name: str | None = None, seed: int = 0, **knobs: Any) -> Cluster:
+        """A cluster of one's own: a networkx graph whose nodes 0, 1, 2, … are ranks; all others are switches.
+
+        - ``graph``: edges carry ``bandwidth`` [B/s per direction] and ``latency`` [s], and, if data cannot have all of
+          the bandwidth, ``efficiency``; ranks with the same ``machine`` sit in one. An undirected edge is two links.
+        - ``seed``: which of several equally good ways the messages between two ranks take.
+        - ``knobs``: ``device``, ``devices``, ``overheads``, ``algorithm``, ``library``, as of a Cluster.
+
+        >>> graph = nx.Graph()
+        >>> graph.add_edge(0, "switch", bandwidth=10e9, latency=1e-6)
+        >>> graph.add_edge("switch", 1, bandwidth=5e9, latency=1e-6)
+        >>> pair = Cluster.from_graph(graph)
+        >>> pair.ranks, pair.route(0, 1), pair.latency(0, 1)
+        (2, ((0, 'switch'), ('switch', 1)), 2e-06)
+        """
+        ranks, both_ways = directed(graph)
+        return cls(name or f"a network of {ranks} ranks", ranks, Graph(ranks, both_ways, seed), **knobs)
+
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """All links, as a directed networkx graph; built when it is asked for."""
+        return built(self.wiring)
 
     def route(self, source: int, target: int) -> tuple[Link, ...]:
-        """The links from one rank to another: the path of least latency."""
+        """The links from one rank to another: a path of least latency, always the same for the same ranks."""
         known = self.routes.get((source, target))
         if known is None:
-            import networkx as nx
-
-            try:
-                nodes = cast("list[int]", nx.shortest_path(self.graph, source, target, weight="latency"))
-            except nx.NetworkXException as error:
-                raise ValueError(f"every rank reaches every other over links; {error}") from None
-            known = self.routes[source, target] = tuple(pairwise(nodes))
+            known = self.routes[source, target] = hops(self.wiring.path(source, target))
         return known
 
     def latency(self, source: int, target: int) -> float:
         """Seconds that the first byte needs from one rank to another."""
-        return sum(self.graph.edges[link]["latency"] for link in self.route(source, target))
+        speed = self.wiring.speed
+        return sum(speed(link).latency for link in self.route(source, target))
 
     def bandwidth(self, link: Link) -> float:
-        """Bytes per second over one link, in its direction."""
-        return float(self.graph.edges[link]["bandwidth"])
+        """Bytes per second that data can have of one link, in its direction."""
+        known = self.known.get(link)
+        if known is None:
+            speed = self.wiring.speed(link)
+            known = self.known[link] = float(speed.bandwidth * speed.efficiency)
+        return known
+
+    def device_of(self, rank: int) -> Device:
+        """What computes on a rank."""
+        return self.devices[rank] if self.devices else self.device
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether nobody asks for more than rings in the order of ranks, and binomial trees for broadcasts."""
+        return self.algorithm == "ring" and self.library is None and not self.wiring.grouped
 
     def __str__(self) -> str:
         return self.name
@@ -130,19 +167,25 @@ def check_ranks(ranks: int) -> int:
     return checks.whole("ranks", ranks, least=1)
 
 
-def _ideal(ranks: int, device: Device | None = None) -> Cluster:
-    return Cluster.flat(ranks, inf, 0.0, device, name=f"{ranks} ranks on an ideal network")
+def cluster(
+    name: str,
+    ranks: int | None = None,
+    device: Device | str | Sequence[Device] | None = None,
+    algorithm: str | None = None,
+    overheads: Overheads | None = None,
+    **knobs: Any,
+) -> Cluster:
+    """A cluster by name; ``clusters.presets.presets()`` lists names and knobs.
 
+    - ``ranks``: how many, where the preset does not count ``nodes``.
+    - ``device``: what computes, instead of the preset's own; a name from the catalogue, or one for each rank.
+    - ``algorithm``, ``overheads``: as of a Cluster, instead of the preset's own.
+    - ``knobs``: of the preset.
 
-PRESETS = {"ideal": _ideal}
-
-
-def cluster(name: str, ranks: int, device: Device | None = None) -> Cluster:
-    """A cluster by name. ``"ideal"``: compute as given, the network free.
-
-    >>> print(cluster("ideal", ranks=4))
-    4 ranks on an ideal network
+    >>> print(cluster("ideal", ranks=4), cluster("dgx-h100", nodes=2).ranks, sep=", ")
+    4 ranks on an ideal network, 16
     """
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"no cluster is called {name!r}; the names are {', '.join(map(repr, PRESETS))}")
-    return PRESETS[name](ranks, device)
+    from .clusters.presets import made
+
+    given: Mapping[str, Any] = dict(ranks=ranks, device=device, algorithm=algorithm, overheads=overheads)
+    return made(name, {**{key: value for key, value in given.items() if value is not None}, **knobs})

@@ -55,6 +55,23 @@ def doublings(n: int) -> int:
     return ceil(log2(n)) if n > 1 else 0
 
 
+def parents(n: int) -> list[int | None]:
+    """The parent of each of n ranks in a binary tree; None for its root. All leaves have odd numbers.
+
+    Clearing a rank's lowest set bit and setting the next gives the middle of a range twice as wide; where there is no
+    such rank, clearing alone gives the middle of what is left.
+
+    >>> parents(8)
+    [None, 2, 4, 2, 0, 6, 4, 6]
+    """
+    found: list[int | None] = [None]
+    for rank in range(1, n):
+        low = rank & -rank
+        up = (rank ^ low) | (low << 1)
+        found.append(up if up < n else rank ^ low)
+    return found
+
+
 def _children(n: int, position: int) -> int:
     """To how many ranks the rank at ``position`` of a binomial tree (root 0) sends."""
     joined = position.bit_length()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from . import checks
 from .communicating import ANY, Recv
 from .instruction import Instruction
+from .passes import Load
 from .values import Value, require_value
 
 
@@ -41,13 +42,21 @@ class Start(Instruction):
         if not isinstance(on, str) or on in ("", "compute", "until") or on.startswith("to "):
             raise ValueError(f"a stream has a name that is not taken by the machines, such as 'data'; got on={on!r}")
 
+    @property
+    def step(self) -> int | None:
+        """The step that it belongs to, where that is not the one in which it is started: data are loaded ahead."""
+        return next((one.step for one in self.what if isinstance(one, Load) and one.step is not None), None)
+
     def __str__(self) -> str:
         return f"Start {'; '.join(map(str, self.what))} on {self.on}"
 
 
 @dataclass(frozen=True)
 class Wait(Instruction):
-    """Wait until everything started that touches ``value`` is done; without a value, until everything is."""
+    """Wait until everything started that touches ``value`` is done; without a value, until everything is.
+
+    Data that are loaded ahead of their step are waited for by their name only.
+    """
 
     value: Value | None = None
 

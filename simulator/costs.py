@@ -36,7 +36,7 @@ def seconds(instruction: Instruction, me: Rank, device: Device) -> float:
     if isinstance(instruction, Update):
         return model.update.of(me.elements(instruction.params), device)
     if isinstance(instruction, (Reduce, Copy, Free)):
-        return model.reduce.of(me.bytes(_touched(instruction)) / model.parameter_bytes, device)
+        return model.reduce.of(me.bytes(_touched(instruction)) / me.width(_touched(instruction)), device)
     return _own(instruction, me, device) if isinstance(instruction, Compute) else 0.0
 
 
@@ -49,14 +49,15 @@ def _pass(instruction: Instruction, block: Block, samples: float, device: Device
     """The time of one microbatch through a block, or through a half or a part of it."""
     if isinstance(instruction, Forward):
         return block.forward.of(samples, device)
+    again = block.forward.of(samples, device) if block.recomputes else 0.0
     if isinstance(instruction, Backward):
-        return block.backward.of(samples, device)
+        return again + block.backward.of(samples, device)
     if isinstance(instruction, ForwardPart):
         return block.parts[instruction.at].forward.of(samples, device)
     if isinstance(instruction, BackwardPart):
         return block.parts[instruction.at].backward.of(samples, device)
     weight = block.later.of(samples, device)
-    return weight if isinstance(instruction, BackwardWeight) else block.backward.of(samples, device) - weight
+    return weight if isinstance(instruction, BackwardWeight) else again + block.backward.of(samples, device) - weight
 
 
 def _touched(instruction: Reduce | Copy | Free) -> Value:

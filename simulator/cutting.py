@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from .model import Block, Model, Part
-from .work import Scaled, Work
+from .model import Block, Model, Part, saved
+from .work import shared
 
 WHOLE = (0, 1)
 
@@ -17,13 +17,15 @@ class Cut:
     """Which share of every block is a rank's: (index, of) along each axis that splits blocks.
 
     ``tensor`` splits units (hidden units, heads, letters), ``context`` tokens, ``expert`` experts. With ``sequence``,
-    ranks along ``tensor`` also share the tokens where units are not split.
+    ranks along ``tensor`` also share the tokens where units are not split; with ``vertical`` each of them has the
+    columns of the data that its part of the first block reads.
     """
 
     tensor: tuple[int, int] = WHOLE
     context: tuple[int, int] = WHOLE
     expert: tuple[int, int] = WHOLE
     sequence: bool = False
+    vertical: bool = False
 
     @property
     def parted(self) -> bool:
@@ -54,13 +56,21 @@ class Cut:
         return shape
 
 
-@lru_cache(maxsize=4096)
 def local(model: Model, cut: Cut) -> Model:
-    """A model as one rank sees it. Raises ValueError when a block cannot be cut so."""
+    """A model as one rank sees it; one object for all ranks that see the same. ValueError when a block has no parts."""
     if not cut.parted:
         return model
-    blocks = tuple(_block(number, block, cut) for number, block in enumerate(model.blocks))
-    return replace(model, blocks=blocks, loss=_scaled(model.loss, 1 / cut.context[1]))
+    if cut not in model.cuts:
+        model.cuts[cut] = _local(model, cut)
+    return model.cuts[cut]
+
+
+def _local(model: Model, cut: Cut) -> Model:
+    _refuse_ties(model, cut)
+    last = len(model.blocks) - 1
+    blocks = tuple(_block(number, block, cut, number == last) for number, block in enumerate(model.blocks))
+    load = shared(model.load, units=cut.tensor[1]) if cut.vertical else model.load
+    return replace(model, blocks=blocks, loss=shared(model.loss, tokens=cut.context[1]), load=load)
 
 
 @lru_cache(maxsize=256)
@@ -75,7 +85,7 @@ def evenly_routed(model: Model) -> Model:
     return model if blocks == model.blocks else replace(model, blocks=blocks)
 
 
-def _block(number: int, block: Block, cut: Cut) -> Block:
+def _block(number: int, block: Block, cut: Cut, last: bool) -> Block:
     if not cut.splits(block):
         return block
     if not block.parts:
@@ -84,14 +94,31 @@ def _block(number: int, block: Block, cut: Cut) -> Block:
             " the tiny GPT's have, or its Block some parts"
         )
     _check(number, block, cut)
-    tokens = cut.context[1] * (cut.tensor[1] if cut.sequence and number else 1)
+    split = cut.sequence if number else cut.vertical
+    tokens = cut.context[1] * (cut.tensor[1] if split else 1)
+    sums = [at for at, part in enumerate(block.parts) if part.sums] if last else []
+    parts = tuple(_part(part, cut, at in sums[-1:]) for at, part in enumerate(block.parts))
+    entering = block.input_bytes / tokens
     return Block(
-        parameters=sum(_held(part, cut) for part in block.parts),
-        forward=_scaled(block.forward, 1 / (cut.context[1] * cut.tensor[1])),
-        backward=_scaled(block.backward, 1 / (cut.context[1] * cut.tensor[1])),
-        input_bytes=block.input_bytes / tokens,
-        parts=tuple(_part(part, cut) for part in block.parts),
+        parameters=sum(part.parameters for part in parts),
+        forward=shared(block.forward, units=cut.tensor[1], tokens=cut.context[1]),
+        backward=shared(block.backward, units=cut.tensor[1], tokens=cut.context[1]),
+        input_bytes=entering,
+        parts=parts,
+        saved_bytes=entering if block.recomputes else saved(parts),
+        recomputes=block.recomputes,
     )
+
+
+def _refuse_ties(model: Model, cut: Cut) -> None:
+    """Each rank would have to know which of its units are whose."""
+    for number, block in enumerate(model.blocks):
+        for tie in block.ties:
+            if cut.splits(block) or cut.splits(model.blocks[tie.block]):
+                raise ValueError(
+                    f"blocks that ranks split share no parameters; block {number} is tied to block {tie.block}: untie"
+                    " them, or use a strategy that does not split blocks, such as Sharded or Pipeline"
+                )
 
 
 def _check(number: int, block: Block, cut: Cut) -> None:
@@ -108,22 +135,31 @@ def _held(part: Part, cut: Cut) -> int:
     return part.held(*(cut.expert if part.experts else cut.tensor))
 
 
-def _part(part: Part, cut: Cut) -> Part:
-    shared = cut.tensor[1] if part.split or cut.sequence else 1
-    leaves = shared if not part.sums else 1
+def _part(part: Part, cut: Cut, total: bool) -> Part:
+    """What is left of a part; it hands on its ``output_bytes``: of a sum its own tokens, unless it is ``total``."""
+    ranks = cut.tensor[1] if part.split or cut.sequence else 1
+    units = ranks if part.split else 1
+    share = dict(units=units, tokens=cut.context[1] * ranks // units, experts=cut.expert[1] if part.experts else 1)
+    leaves = ranks if not part.sums else 1 if total else cut.tensor[1] if cut.sequence else 1
     return replace(
         part,
-        forward=_scaled(part.forward, 1 / (cut.context[1] * shared)),
-        backward=_scaled(part.backward, 1 / (cut.context[1] * shared)),
+        forward=shared(part.forward, **share),
+        backward=shared(part.backward, **share),
         output_bytes=part.output_bytes / (cut.context[1] * leaves),
         parameters=_held(part, cut),
         units=(),
+        saved_bytes=_saved(part, cut),
+        saved_units=0.0,
         # What is split is known by the numbers above; the flags go on saying what is communicated.
     )
 
 
-def _scaled(work: Work, factor: float) -> Work:
-    return work if factor == 1 else Scaled(work, factor)
+def _saved(part: Part, cut: Cut) -> float | None:
+    """What a rank keeps of a part for its backward pass, per sample."""
+    if part.saved_bytes is None:
+        return None
+    whole = part.saved_bytes / (cut.tensor[1] if cut.sequence else 1)
+    return (whole + part.saved_units / cut.tensor[1]) / cut.context[1]
 
 
 def replicated(block: Block, cut: Cut, over: str) -> tuple[int, int]:

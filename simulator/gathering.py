@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .cluster import Link
 from .collectives import critical_bytes, gathered_bytes, rounds, sent_bytes
-from .program import AllGather, AllToAll, Collective
+from .plans import Plan, Planner
+from .program import AllGather, AllToAll, Broadcast, Collective, ReduceScatter
 from .rank import Rank
 from .threads import BLOCKED, Decoded, State, Thread
 from .values import Inner, InnerGrad, Named, whole
@@ -17,22 +19,25 @@ if TYPE_CHECKING:
 
 
 class Meeting:
-    """One collective: who has arrived, and when the last did."""
+    """One collective: who has arrived, and when the last did; what it costs, where the wiring matters."""
 
-    __slots__ = ("arrivals", "latest", "size", "sizes")
+    __slots__ = ("arrivals", "latest", "plan", "size", "sizes")
 
     def __init__(self, size: float) -> None:
         self.arrivals: list[tuple[Thread, Collective, Decoded, float]] = []
         self.latest = 0.0
         self.size = size
         self.sizes: dict[int, float] = {}
+        self.plan: Plan | None = None
 
 
 class Communicator:
     """The ranks along one axis, on one stream: their collectives happen in the order in which each issues them."""
 
-    def __init__(self, members: tuple[int, ...], path: Counter[Link], latency: float):
-        self.members, self.path, self.latency = members, path, latency
+    def __init__(
+        self, members: tuple[int, ...], path: Counter[Link], latency: float, planner: Planner | None = None
+    ):
+        self.members, self.path, self.latency, self.planner = members, path, latency, planner
         self.counts = dict.fromkeys(members, 0)
         self.open: dict[int, Meeting] = {}
 
@@ -43,6 +48,7 @@ class Gathering:
     def __init__(self, machine: Machine):
         self.machine = machine
         self.known: dict[tuple[str, str, int], Communicator] = {}
+        self.planners: dict[tuple[int, ...], Planner] = {}
 
     def join(self, thread: Thread, instruction: Collective, decoded: Decoded) -> object:
         """A member arrives. The last one starts the collective."""
@@ -71,6 +77,9 @@ class Gathering:
 
     def _size(self, state: State, instruction: Collective) -> float:
         """The bytes of a value whose size may change; of an AllToAll, those that leave this rank."""
+        if isinstance(instruction, ReduceScatter) and instruction.into is not None and state.tensors is None:
+            # Without tensors a value has the size that is left of it for a rank.
+            return state.me.bytes(instruction.value) * state.me.size(instruction.over)
         if not isinstance(instruction, AllToAll):
             return state.me.bytes(instruction.value)
         position, of = state.me.at(instruction.over), state.me.size(instruction.over)
@@ -83,10 +92,13 @@ class Gathering:
     def _communicator(self, thread: Thread, over: str) -> Communicator:
         members = thread.state.me.group(over)
         cluster = self.machine.cluster
-        hops = list(zip(members, members[1:] + members[:1])) if len(members) > 1 else []
+        planner = None if cluster.plain or len(members) == 1 else self.planners.get(members)
+        if planner is None and not cluster.plain and len(members) > 1:
+            planner = self.planners[members] = Planner(cluster, members)
+        hops = list(zip(members, members[1:] + members[:1])) if len(members) > 1 and planner is None else []
         path = Counter(link for hop in hops for link in cluster.route(*hop))
         latency = max((cluster.latency(*hop) for hop in hops), default=0.0)
-        communicator = Communicator(members, path, latency)
+        communicator = Communicator(members, path, latency, planner)
         for member in members:
             self.known[over, thread.stream, member] = communicator
         return communicator
@@ -106,22 +118,47 @@ class Gathering:
         instruction = meeting.arrivals[0][1]
         machine, n = self.machine, len(communicator.members)
         size = max(self._sent(communicator, meeting)) if meeting.sizes else _critical(instruction, n, meeting.size)
-        latency = rounds(type(instruction), n) * communicator.latency
+        stages: tuple[tuple[float, Mapping[Link, float]], ...]
+        stages = ((rounds(type(instruction), n) * communicator.latency, communicator.path),)
+        if communicator.planner is not None:
+            root = instruction.root if isinstance(instruction, Broadcast) else 0
+            size = _given(instruction, n, size if meeting.sizes else meeting.size)
+            plan = meeting.plan = communicator.planner.best(type(instruction), size, root)
+            stages, size = plan.stages, size / plan.fraction
+        start = meeting.latest
         if n > 1:
-            latency += machine.cluster.overheads.collective + machine.collective_delay()
+            start += machine.cluster.overheads.collective + machine.collective_delay()
+        self._pass(communicator, meeting, stages, size, start)
+
+    def _pass(
+        self,
+        communicator: Communicator,
+        meeting: Meeting,
+        stages: tuple[tuple[float, Mapping[Link, float]], ...],
+        size: float,
+        start: float,
+    ) -> None:
+        """Stage after stage: first the latency, then the bytes."""
+        machine, (latency, path), later = self.machine, stages[0], stages[1:]
 
         def done() -> None:
-            self._end(communicator, meeting, machine.env.now)
+            go_on(machine.env.now)
+
+        def go_on(now: float) -> None:
+            if later:
+                self._pass(communicator, meeting, later, size, now)
+            else:
+                self._end(communicator, meeting, now)
 
         def move() -> None:
-            machine.network.start(communicator.path, size, machine.drained(done))
+            machine.network.start(path, size, machine.drained(done))
 
-        if size and n > 1:
+        if size and path:
             # Only what is on the network must agree with the simulation's time; the rest may run ahead.
             # Each hop of the ring carries its own share, so a flow moves it once over all hops.
-            machine.at(meeting.latest + latency, move)
+            machine.at(start + latency, move)
         else:
-            self._end(communicator, meeting, meeting.latest + latency)
+            go_on(start + latency)
 
     def _end(self, communicator: Communicator, meeting: Meeting, end: float) -> None:
         machine = self.machine
@@ -141,6 +178,8 @@ class Gathering:
         instruction, n = meeting.arrivals[0][1], len(communicator.members)
         if n == 1:
             return [0.0]
+        if meeting.plan is not None and not meeting.sizes:
+            return [_given(instruction, n, meeting.size) * share for share in meeting.plan.sent]
         if not meeting.sizes:
             size = meeting.size * n if _gives_all(instruction) else meeting.size
             return [sent_bytes(instruction, n, size, position) for position in range(n)]
@@ -158,7 +197,8 @@ class Gathering:
 
 def size_of(me: Rank, instruction: Collective) -> float:
     """The bytes of a collective's value; -1 where they may change, as those of a named buffer."""
-    changing = isinstance(whole(instruction.value), (Named, Inner, InnerGrad)) or _uneven(instruction)
+    scattered = isinstance(instruction, ReduceScatter) and instruction.into is not None
+    changing = isinstance(whole(instruction.value), (Named, Inner, InnerGrad)) or scattered or _uneven(instruction)
     return -1.0 if changing else me.bytes(instruction.value)
 
 
@@ -174,3 +214,10 @@ def _gives_all(instruction: Collective) -> bool:
 
 def _critical(instruction: Collective, n: int, size: float) -> float:
     return critical_bytes(type(instruction), n, size * n if _gives_all(instruction) else size)
+
+
+def _given(instruction: Collective, n: int, size: float) -> float:
+    """The bytes of what a plan is for: of the whole value; of an all-to-all, those that a rank sends."""
+    if isinstance(instruction, AllGather) and instruction.ragged:
+        return size * n / (n - 1)
+    return size * n if _gives_all(instruction) else size

@@ -5,8 +5,11 @@ Touching such a value is an error: real ranks would compute wrong numbers, altho
 
 from __future__ import annotations
 
-from .program import Instruction, Start, Until, Wait
-from .values import Value, overlap
+from collections.abc import Iterable
+from functools import lru_cache
+
+from .program import Instruction, Load, Start, Until, Wait
+from .values import Grads, Params, Value, overlap, whole
 
 
 class Hazard(Exception):
@@ -43,11 +46,14 @@ class InFlight:
         self._check(until.recv, stream)
 
     def _wait(self, value: Value | None) -> None:
-        self.started = [(on, inner) for on, inner in self.started if value is not None and not touches(inner, value)]
+        self.started = [(on, inner) for on, inner in self.started if not awaits(value, (inner,))]
 
     def _check(self, instruction: Instruction, stream: str) -> None:
+        mine = places(instruction) if self.started else frozenset()
         for on, other in self.started:
-            if on != stream and (value := conflict(instruction, other)) is not None:
+            if on == stream or mine.isdisjoint(places(other)):
+                continue
+            if (value := conflict(instruction, other)) is not None:
                 raise Hazard(
                     f"{instruction} touches {value}, which is in flight on stream {on!r} ({other}):"
                     f" put a Wait({value}) before it"
@@ -57,6 +63,26 @@ class InFlight:
 def touches(instruction: Instruction, value: Value) -> bool:
     """Whether an instruction reads or writes a value."""
     return any(overlap(value, other) for other in (*instruction.reads, *instruction.writes))
+
+
+def awaits(value: Value | None, what: Iterable[Instruction]) -> bool:
+    """Whether a Wait for a value, or for all, waits for what was started: data of later steps only by their name."""
+    if value is None:
+        return not any(isinstance(one, Load) and one.step is not None for one in what)
+    return any(touches(one, value) for one in what)
+
+
+@lru_cache(maxsize=4096)
+def places(instruction: Instruction) -> frozenset[object]:
+    """Where it reads and writes, coarsely: instructions that share no place have no conflict. Much faster to ask."""
+    values = map(whole, (*instruction.reads, *instruction.writes))
+    return frozenset(place for value in values for place in _places(value))
+
+
+def _places(value: Value) -> Iterable[object]:
+    if isinstance(value, (Params, Grads)):
+        return [(type(value), block) for block in value.blocks]
+    return [value]
 
 
 def conflict(new: Instruction, old: Instruction) -> Value | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ def assemble(problem: Problem, seed: int, pieces: list[Piece]) -> dict[str, np.n
         flat[_places(where, numbers)] = numbers
     ends = np.cumsum([array.size for array in named.values()])[:-1]
     return {name: part.reshape(named[name].shape) for name, part in zip(named, np.split(flat, ends))}
+
+
+def firsts(kept: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Buffers by name, block by block; where several ranks keep one, the first counts."""
+    found: dict[str, np.ndarray] = {}
+    for mine in kept:
+        found = {**mine, **found}
+    return dict(sorted(found.items(), key=lambda item: int(item[0].partition(".")[0])))
 
 
 def replicas(pieces: list[Piece]) -> dict[str, str]:

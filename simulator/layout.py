@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .buffers import BlockBuffers
 from .holdings import Piece
+from .masters import Masters
+from .problems.blocks import own_parameters, ties
 from .problems.parts import PartModule, parts_of
-from .values import Chunk, Grads, Params, Replicated, Value, bounds
+from .values import Buffers, Chunk, Grads, Params, Replicated, Tied, Value, bounds
 
 if TYPE_CHECKING:
     from .rank import Rank
@@ -28,6 +31,9 @@ class Layout:
       the parameters).
     - ``params``, ``grads``: the flat vectors, blocks in ascending order.
     - ``frozen``: which elements do not learn; None where all do.
+    - ``masters``: the same parameters in full width, where the modules compute in fewer bits.
+    - ``borrowed``: parameters and gradients of blocks that the rank has not, which blocks of its own use too.
+    - ``buffers``: by block, what it keeps beside its parameters.
     """
 
     def __init__(self, me: Rank, every: list[torch.nn.Module], device: str):
@@ -36,19 +42,55 @@ class Layout:
         self.modules = {block: every[block].to(device).train() for block in self.blocks}
         split = [block for block in self.blocks if me.cut.splits(me.whole_model.blocks[block])]
         self.parts = {block: parts_of(self.modules[block], me.cut) for block in split}
+        self.own = [[parameter for _, parameter in mine] for mine in own_parameters(every)]
         self.held = [parameter for block in self.blocks for parameter in self.parameters(block)]
         self.starts = dict(zip(self.blocks, accumulate(map(self._size, self.blocks), initial=0)))
+        full = self._narrowed()
         self.params, self.grads = _flatten(self.held, device)
         self.frozen = _frozen(self.held, device)
+        self.masters = None if me.reduced is None else Masters(self, full, me.reduced.accumulate)
+        self.borrowed = self._borrow(ties(every))
+        self.buffers = {block: BlockBuffers(module) for block, module in self.modules.items()}
+
+    def _narrowed(self) -> torch.Tensor:
+        """Where blocks compute in fewer bits, round their parameters; those in full width as one vector."""
+        if self.me.reduced is None:
+            return torch.empty(0)
+        full = [parameter.detach().reshape(-1) for parameter in self.held]
+        for module in (*self.modules.values(), *(part for parts in self.parts.values() for part in parts)):
+            module.to(self.me.reduced.torch_dtype)
+        return torch.cat(full) if full else torch.empty(0, device=self.device)
+
+    @property
+    def wide(self) -> Layout:
+        """The layout in full width, for updates and for the loss."""
+        return self if self.masters is None else self.masters.wide
+
+    def narrow(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Activations in the type in which blocks compute; whole numbers as they are."""
+        if self.me.reduced is None or not tensor.is_floating_point():
+            return tensor
+        return tensor.to(self.me.reduced.torch_dtype)
 
     def parameters(self, block: int) -> list[torch.nn.Parameter]:
         """What a rank holds of a block's parameters, in the order in which they lie in the flat vector."""
         if block not in self.parts:
-            return list(self.modules[block].parameters())
+            return self.own[block]
         return [p for part in _in_order(self.parts[block]) for p in part.parameters()]
 
     def _size(self, block: int) -> int:
         return sum(parameter.numel() for parameter in self.parameters(block))
+
+    def _borrow(self, tied: list[dict[Tied, torch.nn.Parameter]]) -> dict[Tied, tuple[torch.Tensor, torch.Tensor]]:
+        """Give those parameters that belong to a block of another rank memory of their own."""
+        mine = [pair for block in self.blocks for pair in tied[block].items()]
+        found = {tie: parameter for tie, parameter in mine if tie.block not in self.starts}
+        if found and self.me.reduced is not None and self.me.reduced.accumulate:
+            raise ValueError(
+                f"gradients of parameters that are tied across ranks, such as {next(iter(found))}, are sent as blocks"
+                " compute them: use MixedPrecision without accumulate"
+            )
+        return {tie: _flatten([parameter], self.device) for tie, parameter in found.items()}
 
     def region(self, value: Value) -> torch.Tensor | None:
         """The piece of the flat vectors that a value names; None for values that are kept by name.
@@ -58,6 +100,10 @@ class Layout:
         if isinstance(value, Chunk):
             whole = self.region(value.value)
             return None if whole is None else whole[slice(*bounds(whole.numel(), value.index, value.of))]
+        if isinstance(value, Tied):
+            return self._tied(value)
+        if isinstance(value, Buffers):
+            return self.buffers[value.block].numbers()
         if isinstance(value, Replicated):
             whole = self.region(value.value)
             return None if whole is None else whole[slice(*self.me.replicated(value))]
@@ -65,6 +111,14 @@ class Layout:
             return None
         first, last = self._span(value)
         return (self.params if isinstance(value, Params) else self.grads)[first:last]
+
+    def _tied(self, value: Tied) -> torch.Tensor:
+        if value.block in self.starts:
+            whole = self.region(value.value)
+            assert whole is not None
+            return whole[value.first : value.last]
+        params, grads = self.borrowed[Tied(Params(value.block), value.first, value.last)]
+        return params if isinstance(value.value, Params) else grads
 
     def _span(self, value: Params | Grads) -> tuple[int, int]:
         first, last = value.blocks[0], value.blocks[-1]
@@ -91,6 +145,11 @@ class Layout:
             start = end
         return found
 
+    def add_up(self, block: int) -> None:
+        """A backward pass of a block is over: its gradients join those of the step, where these are kept apart."""
+        if self.masters is not None:
+            self.masters.add_up(self.starts[block], self.starts[block] + self._size(block))
+
     def gradients(self, region: torch.Tensor) -> torch.Tensor:
         """The gradients that belong to a region of ``params``."""
         return self.grads[region.storage_offset() :][: region.numel()]
@@ -104,14 +163,14 @@ class Layout:
         for block, start in self.starts.items():
             a, b = max(start, first), min(start + self._size(block), last)
             if a < b:
-                numbers = self.params[a:b].detach().cpu().numpy().copy()
+                numbers = self.params[a:b].detach().to(self.wide.params.dtype).cpu().numpy().copy()
                 found.append((self.origins[block][a - start : b - start].numpy(), numbers))
         return found
 
     @cached_property
     def origins(self) -> dict[int, torch.Tensor]:
         """For each of a rank's blocks, where its elements lie in the flat vector of all blocks."""
-        sizes = [sum(prod(parameter.shape) for parameter in block.parameters()) for block in self.every]
+        sizes = [sum(prod(parameter.shape) for parameter in mine) for mine in self.own]
         begins = list(accumulate(sizes, initial=0))
         return {block: begins[block] + self._order(block, sizes[block]) for block in self.blocks}
 

@@ -35,6 +35,7 @@ from .program import (
     Update,
 )
 from .rank import Rank
+from .rules.scaled import adaptive, scaled
 from .values import Act, ActGrad, Chunk, Nothing, Params, Value, bounds, whole
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Batches:
     """The global batches of a run; the last ones are kept, for workers that are at different steps."""
 
     def __init__(self, problem: Problem, seed: int):
-        self.of = lru_cache(maxsize=32)(lambda step: problem.batch_of(seed, step))
+        self.of = lru_cache(maxsize=32)(lambda step: problem.drawn(seed, step))
 
 
 class Tensors:
@@ -78,7 +79,20 @@ class Tensors:
         self.run[type(instruction)](instruction)
         if type(instruction) is Loss and self.me.cut.speaks:
             return "loss", self.passes.loss_of_step
+        if type(instruction) is Update and scaled(self.me.rule):
+            return self._scale_after(instruction)
         return (instruction.name, self.measured) if type(instruction) is Measure else None
+
+    def _scale_after(self, update: Update) -> tuple[str, float] | None:
+        """The loss scale after the first update of a step; the others change it alike."""
+        own = self.own_optimizer
+        same = own is not None and own is self.optimizers[update.params]
+        return ("loss_scale", self.me.rule.loss_scale(own)) if same and self.me.rule is not None else None
+
+    @property
+    def own_optimizer(self) -> torch.optim.Optimizer | None:
+        """The first that updates any number; None before the first update, and where others make them all."""
+        return next((made for params, made in self.optimizers.items() if self.me.elements(params)), None)
 
     # ------------------------------------------------------------ values
 
@@ -120,6 +134,8 @@ class Tensors:
         """Shape and type of a value, for who is to receive it."""
         if isinstance(value, (Act, ActGrad)):
             shape, dtype = self.problem.shapes()[value.block]
+            if self.me.reduced is not None and value.block and dtype.is_floating_point:
+                dtype = self.me.reduced.torch_dtype
             return self.me.cut.shape(value.block, (int(self.me.samples(value.microbatch)), *shape)), dtype
         tensor = self.read(value)
         return tuple(tensor.shape), tensor.dtype
@@ -127,18 +143,30 @@ class Tensors:
     # ------------------------------------------------------------ instructions
 
     def _update(self, update: Update) -> None:
-        optimizer = self.optimizers.get(update.params)
-        params, rule = self.region(update.params), self.me.rule
+        optimizer, flat = self.optimizers.get(update.params), self.flat.wide
+        params, rule = flat.region(update.params), self.me.rule
         assert params is not None and rule is not None
-        grads = self.flat.gradients(params)
+        self._require_known_scale(update)
+        if self.flat.masters is not None:
+            self.flat.masters.before_update(update.params)
         if optimizer is None:
-            optimizer = self.optimizers[update.params] = optimizer_of(rule, self.flat, update.params, params)
-        since = None if update.since is None else self.read(update.since)
+            optimizer = self.optimizers[update.params] = optimizer_of(rule, flat, update.params, params)
+        since = None if update.since is None else self.read(update.since).to(params.dtype)
         kept = params.clone() if self.flat.frozen is not None else None
         rule.step(optimizer, staleness=update.staleness, since=since)
         if kept is not None and self.flat.frozen is not None:  # weight decay would move them even without a gradient
             torch.where(self.flat.frozen[params.storage_offset() :][: params.numel()], kept, params, out=params)
-        grads.zero_()
+        if self.flat.masters is not None:
+            self.flat.masters.after_update(update.params)
+        self.flat.gradients(params).zero_()
+
+    def _require_known_scale(self, update: Update) -> None:
+        """A server's scale must stay: the workers, who multiply the loss, have no optimizer to read it from."""
+        if self.me.share is None and adaptive(self.me.rule):
+            raise ValueError(
+                f"workers do not see how the scale of a server changes; got rule={self.me.rule} for {update} on rank"
+                f" {self.me.rank}; give Scaled a FixedScale, or take a strategy whose workers update themselves"
+            )
 
     def _reduce(self, reduce: Reduce) -> None:
         self.read(reduce.target).reshape(-1).add_(self.read(reduce.source).reshape(-1), alpha=reduce.scale)
@@ -186,3 +214,10 @@ class Tensors:
             assert region is not None, f"a rank holds parameters, or a chunk of them; got {value}"
             found += self.flat.found(region)
         return found
+
+    def buffers(self) -> dict[str, Any]:
+        """What the blocks keep beside their parameters, by name, if this rank is one that computes them."""
+        if self.me.share is None:
+            return {}
+        kept = [buffers.named(block) for block, buffers in self.flat.buffers.items()]
+        return {name: array for mine in kept for name, array in mine.items()}

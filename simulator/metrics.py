@@ -20,9 +20,16 @@ if TYPE_CHECKING:
     from .run import Run
 
 COMPUTATION = frozenset(
-    "Load Forward Loss Backward BackwardInput BackwardWeight ForwardPart BackwardPart Update Reduce Copy Compute".split()
+    {
+        "Load", "Forward", "Loss", "Backward", "BackwardInput", "BackwardWeight", "ForwardPart", "BackwardPart",
+        "Update", "Reduce", "Copy", "Compute",
+    }
 )
 """Types of instruction that compute; all others communicate, wait or take no time."""
+
+PEAKS = "peak memory of each rank [B]"
+"""The note that a file of a run has of it."""
+
 
 class LossRow(NamedTuple):
     """The loss of one worker's step in an asynchronous run: its mean over the worker's own slice of the batch.
@@ -168,6 +175,27 @@ def staleness(run: Run) -> list[int]:
 
 
 # ---------------------------------------------------------------- memory, messages, order
+
+
+def peak_memory(run: Run) -> list[float]:
+    """Most bytes that each rank's program holds at once, as ``simulator.memory`` counts them.
+
+    Raises ValueError for programs that depend on what their instructions give, and where the program is not known.
+    """
+    if PEAKS in run.notes:
+        return [float(number) for number in run.notes[PEAKS].split()]
+    if run.text is None:
+        raise ValueError(
+            f"memory follows from the program; this run of {run.strategy} does not know its own: use simulator.memory"
+        )
+    return run.text.peaks()
+
+
+def memory_note(run: Run) -> dict[str, str]:
+    """What a file keeps of ``peak_memory``; nothing where it cannot be known."""
+    if run.text is None or not run.text.stack.order.static:
+        return {}
+    return {PEAKS: " ".join(map(repr, peak_memory(run)))}
 
 
 def bytes_sent(run: Run) -> list[float]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from . import checks
-from .values import bounds
+from .values import Tied, bounds
 from .work import FREE, Scaled, Seconds, Work
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class Part:
     - ``routes``: it sends tokens to experts; ``experts``: it is these experts, its units. ``routing``: with ``routes``,
       how much more of the tokens the busiest rank sends or gets than the mean one; without it an AllToAll cannot be
       timed without tensors.
+    - ``saved_bytes``: what it keeps for its backward pass, per sample (None: what enters it); ``saved_units`` too,
+      which ranks split that split its units.
     """
 
     forward: Work = FREE
@@ -37,6 +44,8 @@ class Part:
     routes: bool = False
     experts: bool = False
     routing: float | None = None
+    saved_bytes: float | None = None
+    saved_units: float = 0.0
 
     @property
     def split(self) -> bool:
@@ -56,6 +65,10 @@ class Block:
     what enters it, per sample. ``weight`` is the part of ``backward`` that BackwardWeight does (None: half of it).
     ``parts`` say how ranks may run it together; without them no tensor, context or expert parallelism can split it.
     ``shapes`` are those of its parameters, for compressors of matrices; () where they are not known.
+    ``ties`` are the parameters of earlier blocks that it uses too, such as those of an embedding; they do not count
+    among its own. ``buffers`` counts the numbers that it keeps without learning them. ``saved_bytes`` is the size, per
+    sample, of all that a forward pass keeps for its backward pass, its input included; None: of its input alone.
+    With ``recomputes`` it keeps its input alone until then, and its backward pass begins with its forward pass again.
     """
 
     parameters: int = 0
@@ -65,15 +78,29 @@ class Block:
     weight: Work | None = None
     parts: tuple[Part, ...] = ()
     shapes: tuple[tuple[int, ...], ...] = ()
+    ties: tuple[Tied, ...] = ()
+    buffers: int = 0
+    saved_bytes: float | None = None
+    recomputes: bool = False
 
     def __post_init__(self) -> None:
         checks.whole("parameters", self.parameters)
+        checks.whole("buffers", self.buffers)
+        if self.saved_bytes is not None:
+            checks.number("saved_bytes", self.saved_bytes, least=0)
         checks.number("input_bytes", self.input_bytes, least=0)
 
     @property
     def later(self) -> Work:
         """The work of its BackwardWeight; its BackwardInput does the rest of ``backward``."""
         return Scaled(self.backward, 0.5) if self.weight is None else self.weight
+
+
+class Recipe(Protocol):
+    """What a model was made from."""
+
+    def model(self) -> Model:
+        """Make it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +110,7 @@ class Model:
     ``batch`` is the number of samples in a global batch, ``parameter_bytes`` the width of a parameter and of its
     gradient. ``load`` is the work of fetching a rank's share of a step, which its first microbatch pays, and ``loss``
     that of the loss. ``update`` is the work of an update and ``reduce`` that of a Reduce, Copy or Free; their
-    "samples" are the numbers that are touched.
+    "samples" are the numbers that are touched. ``recipe`` makes it anew with another dtype or recomputation.
     """
 
     name: str
@@ -94,6 +121,7 @@ class Model:
     loss: Work = FREE
     update: Work = FREE
     reduce: Work = FREE
+    recipe: Recipe | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         checks.whole("batch", self.batch, least=1, of="in samples")
@@ -161,9 +189,50 @@ class Model:
         """Number of parameters over all blocks."""
         return sum(block.parameters for block in self.blocks)
 
+    @property
+    def model_flops(self) -> float:
+        """FLOP of one sample's forward and backward passes, the latter twice the former; what is recomputed apart.
+
+        0 where only times are known. It is what MFU counts.
+        """
+        return 3 * sum(block.forward.flops for block in self.blocks)
+
+    @property
+    def hardware_flops(self) -> float:
+        """FLOP that are done for one sample, with what is recomputed: what HFU counts."""
+        return sum(
+            block.backward.flops + block.forward.flops * (2 if block.recomputes else 1) for block in self.blocks
+        )
+
+    @classmethod
+    def from_torch(cls, module: torch.nn.Module, sample: torch.Tensor, name: str | None = None) -> Model:
+        """A torch module as operations: nothing is computed, and no memory taken, so it may be of any size.
+
+        The children of a Sequential are the blocks; any other module is one. ``sample`` is what enters it, samples
+        along the first dimension; its batch is that of the model. Matrix products and convolutions are counted as they
+        are, everything else by the bytes it reads and writes. Raises ValueError where a block cannot take its input.
+
+        Example: ``Model.from_torch(torch.nn.Sequential(torch.nn.Linear(8, 4)), torch.zeros(16, 8))``
+        """
+        from .models.from_torch import model_of
+
+        return model_of(module, sample, name)
+
+    @cached_property
+    def cuts(self) -> dict[object, Model]:
+        """What ranks see of it that share it, by ``Cut``; kept here since hashing a model takes long."""
+        return {}
+
     def with_batch(self, batch: int) -> Model:
         """The same model with another global batch [samples]."""
         return replace(self, batch=batch)
+
+
+def saved(parts: tuple[Part, ...]) -> float | None:
+    """What all parts keep for their backward passes, per sample; None where one does not say."""
+    if any(part.saved_bytes is None for part in parts):
+        return None
+    return sum((part.saved_bytes or 0.0) + part.saved_units for part in parts)
 
 
 def _in_parts(block: Block, units: int, experts: int) -> Block:

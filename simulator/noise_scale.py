@@ -9,8 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import fsum
+from typing import TYPE_CHECKING
 
 from . import checks
+from .values import bounds
+
+if TYPE_CHECKING:
+    from .run import Run
+
+OWN, AVERAGED = "squared norm, own gradient", "squared norm, averaged gradient"
+"""The samples that the layer ``NoiseScale`` notes: of a worker's gradient, and of the mean of all workers'."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,28 @@ def averaged(estimates: Iterable[GradientNoise]) -> GradientNoise:
     if not found:
         raise ValueError("a mean is over at least one estimate; got none; measure at least one step")
     return GradientNoise(sum(one.signal for one in found) / len(found), sum(one.noise for one in found) / len(found))
+
+
+def noise_of(run: Run) -> list[GradientNoise]:
+    """An estimate for each step of a run whose strategy has the layer ``NoiseScale``; they scatter: see ``averaged``.
+
+    The small batch is a worker's slice (the harmonic mean of uneven ones, as expected norms want it), the large one is
+    the batch. Raises ValueError where the run has no such samples, or fewer than two workers.
+    """
+    slices = run.slices or [b - a for a, b in (bounds(run.batch, w, len(run.workers)) for w in range(len(run.workers)))]
+    replicas = len(run.workers) * run.batch / sum(slices)  # along a pipeline several ranks have one slice
+    noted = {name: [s for s in run.samples if s.name == name] for name in (OWN, AVERAGED)}
+    if not all(noted.values()) or replicas < 2:
+        raise ValueError(
+            f"the noise of gradients shows where at least two workers average them under NoiseScale; got {run.strategy}"
+            f" with {replicas:g} worker(s): try stack(DataParallel(), NoiseScale()) on several ranks"
+        )
+    small = len(slices) / fsum(1 / size for size in slices)
+    norms = {
+        name: [fsum(s.value for s in samples if s.step == step) / replicas for step in range(run.steps)]
+        for name, samples in noted.items()
+    }
+    return [gradient_noise(small, run.batch, *pair) for pair in zip(norms[OWN], norms[AVERAGED])]
 
 
 def critical_batch(fewest_steps: float, fewest_samples: float) -> float:

@@ -7,27 +7,32 @@ from typing import ClassVar
 
 from . import checks
 from .instruction import Instruction
-from .values import Act, ActGrad, Grads, Inner, InnerGrad, Params, Target, Value
+from .values import Act, ActGrad, Ahead, Grads, Inner, InnerGrad, Params, Target, Value
 
 
 @dataclass(frozen=True)
 class Load(Instruction):
     """Fetch this rank's share of a microbatch: inputs ``Act(0, microbatch)`` and targets.
 
-    Numbers from ``me.microbatches`` on name the same parts again, of another step that is under way.
+    Numbers from ``me.microbatches`` on name the same parts again, of another step that is under way. With ``step`` it
+    fetches those of that step ahead of time, and stores them as ``Ahead(…, step)``.
     """
 
     microbatch: int = 0
+    step: int | None = None
 
     def __post_init__(self) -> None:
         _require_place(self)
+        if self.step is not None:
+            checks.whole("step", self.step, of="Load")
 
     @property
     def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return Act(0, self.microbatch), Target(self.microbatch)
+        inputs, targets = Act(0, self.microbatch), Target(self.microbatch)
+        return (inputs, targets) if self.step is None else (Ahead(inputs, self.step), Ahead(targets, self.step))
 
     def __str__(self) -> str:
-        return f"Load mb{self.microbatch}"
+        return f"Load mb{self.microbatch}" + ("" if self.step is None else f" of step {self.step}")
 
 
 @dataclass(frozen=True)

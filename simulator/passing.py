@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .errors import DivergedError
+from .feeding import fetched
 from .halves import Later, PutOff, first_half
 from .passes import BackwardPart, ForwardPart, PartPass, slope_of
 from .problems.draws import mix, seeded
 from .program import Backward, BackwardInput, BackwardWeight, Forward, Instruction, Load, Loss
-from .values import Act, ActGrad, Target, Value, bounds
+from .rules.scaled import adaptive
+from .values import Act, ActGrad, Target, Value
 
 if TYPE_CHECKING:
     from .learning import Tensors
@@ -40,6 +42,12 @@ class Passes:
                 f"blocks that ranks run together draw no random numbers, for each rank would draw its own; blocks"
                 f" {drawing} do: leave Dropout out, or use a strategy that does not split blocks"
             )
+        if self.me.cut.parted and tensors.traits.keeps.intersection(self.me.blocks):
+            keeping = sorted(tensors.traits.keeps.intersection(self.me.blocks))
+            raise ValueError(
+                f"blocks that ranks run together keep no buffers, for each rank would keep its own; training changes"
+                f" those of blocks {keeping}: use LayerNorm, or a strategy that does not split blocks"
+            )
         self.kept: dict[tuple[int, ...], Kept] = {}
         self.left: dict[tuple[int, int], Later] = {}
         self.past: set[Value] = set()  # gradients that went past parts, to which those of the parts are added
@@ -49,25 +57,10 @@ class Passes:
     # ------------------------------------------------------------ data and loss
 
     def load(self, load: Load) -> None:
-        """Store this rank's part of the global batch of the step: samples, and of these the tokens."""
-        inputs, targets = self.tensors.batches.of(self.me.step)
+        """Store this rank's part of a global batch."""
         self._need_share(load)
-        start, end = self.me.slice
-        first, last = bounds(end - start, load.microbatch % self.me.microbatches, self.me.microbatches)
-        mine = slice(start + first, start + last)
-        self._store(Act(0, load.microbatch), self._tokens(inputs[mine]))
-        self._store(Target(load.microbatch), self._tokens(targets[mine]))
-
-    def _tokens(self, samples: torch.Tensor) -> torch.Tensor:
-        index, of = self.me.cut.context
-        if of == 1:
-            return samples.to(self.tensors.device)
-        if samples.dim() < 2 or samples.shape[1] % of:
-            raise ValueError(
-                f"context parallelism splits the tokens of a sample evenly over {of} ranks; got samples of shape"
-                f" {tuple(samples.shape[1:])}"
-            )
-        return samples[:, slice(*bounds(samples.shape[1], index, of))].to(self.tensors.device)
+        for value, samples in zip(load.writes, fetched(self.tensors, load)):
+            self._store(value, samples)
 
     def _need_share(self, instruction: Instruction) -> None:
         if self.me.share is None:
@@ -84,8 +77,8 @@ class Passes:
         self._need_share(loss)
         output = self.tensors.take(Act(loss.blocks, loss.microbatch)).requires_grad_()
         targets = self.tensors.take(Target(loss.microbatch))
-        mean = self._apply(self.problem.loss, loss.blocks, loss.microbatch, output, targets)
-        weighted = mean * self.me.weight(loss.microbatch)
+        mean = self._apply(self.problem.loss, loss.blocks, loss.microbatch, self._wide(output), targets)
+        weighted = mean * self.me.weight(loss.microbatch) * self.scale
         (slope,) = torch.autograd.grad(weighted, output)
         self._store(ActGrad(loss.blocks, loss.microbatch), slope)
         start, end = self.me.slice
@@ -95,6 +88,22 @@ class Passes:
                 f"a loss is a finite number; rank {self.me.rank} got {self.loss_of_step} in step {self.me.step}:"
                 " the training diverged, or the data hold NaN; try a smaller learning rate"
             )
+
+    def _wide(self, output: torch.Tensor) -> torch.Tensor:
+        return output if self.me.reduced is None else output.to(self.flat.wide.params.dtype)
+
+    @property
+    def scale(self) -> float:
+        """By what the rule wants the loss multiplied: the scale of the next update, if this rank makes any."""
+        if self.me.rule is None:
+            return 1.0
+        own = self.tensors.own_optimizer
+        if own is None and self.tensors.optimizers and adaptive(self.me.rule):
+            raise ValueError(
+                f"a rank with the loss sees overflows by the gradients of its own parameters, and rank {self.me.rank}"
+                f" has none; got rule={self.me.rule}; give Scaled a FixedScale, or that rank a block with parameters"
+            )
+        return self.me.rule.loss_scale(own)
 
     def _apply(self, function: Any, number: int, microbatch: int, entering: torch.Tensor, *more: Any) -> torch.Tensor:
         """Call a block, or the loss, whose number is the next. What they draw does not depend on who computes."""
@@ -118,10 +127,10 @@ class Passes:
         module = self.flat.modules[block]
         later: Later | None = [] if self.halved else None
         if later is None:
-            output = self._apply(module, block, microbatch, entering)
+            output = self.flat.narrow(self._apply(module, block, microbatch, entering))
         else:
             with PutOff(later):
-                output = self._apply(module, block, microbatch, entering)
+                output = self.flat.narrow(self._apply(module, block, microbatch, entering))
         self.kept[block, microbatch] = Kept(output, entering, later)
         self._store(Act(block + 1, microbatch), output.detach())
 
@@ -132,6 +141,7 @@ class Passes:
             torch.autograd.backward(kept.output, slope)
         for add in kept.later or ():
             add()
+        self.flat.add_up(backward.block)
         self._hand_on(Act(backward.block, backward.microbatch), kept.entering, kept.entering.grad)
 
     def backward_input(self, backward: BackwardInput) -> None:
@@ -139,7 +149,8 @@ class Passes:
         self.halved = True
         kept, slope = self._kept(backward), self._slope(ActGrad(backward.block + 1, backward.microbatch))
         later = self.left[backward.block, backward.microbatch] = kept.later if kept.later is not None else []
-        gradient = first_half(kept.output, slope, kept.entering, self.flat.parameters(backward.block), later)
+        used = list(self.flat.modules[backward.block].parameters())
+        gradient = first_half(kept.output, slope, kept.entering, used, later)
         self._hand_on(Act(backward.block, backward.microbatch), kept.entering, gradient)
 
     def backward_weight(self, backward: BackwardWeight) -> None:
@@ -149,6 +160,7 @@ class Passes:
             raise ValueError(f"{backward} comes after a BackwardInput of its own; rank {self.me.rank} has run none")
         for add in later:
             add()
+        self.flat.add_up(backward.block)
 
     # ------------------------------------------------------------ parts of blocks
 
@@ -162,7 +174,7 @@ class Passes:
             entering_view = entering.view(int(self.me.samples(part.microbatch)), -1, entering.shape[-1])
         else:
             entering_view = entering
-        output = module(entering_view, added)
+        output = self.flat.narrow(module(entering_view, added))
         self.kept[part.block, part.microbatch, part.at] = Kept(output, entering, None, added)
         self._store(part.leaving, output.detach())
 
@@ -171,6 +183,7 @@ class Passes:
         kept, slope = self._kept(part), self._slope(slope_of(part.leaving))
         if kept.output.requires_grad:
             torch.autograd.backward(kept.output, slope.reshape(kept.output.shape))
+        self.flat.add_up(part.block)
         self._hand_on(part.entering, kept.entering, kept.entering.grad)
         if kept.added is not None and kept.added.grad is not None:
             self._store(slope_of(part.added[0]), kept.added.grad)
@@ -183,7 +196,7 @@ class Passes:
         self.me.sizes[value] = tensor.nbytes
 
     def _entering(self, value: Value, differentiable: bool) -> torch.Tensor:
-        entering = self.tensors.read(value).detach()
+        entering = self.flat.narrow(self.tensors.read(value).detach())
         entering.requires_grad_(differentiable and entering.is_floating_point())
         return entering
 

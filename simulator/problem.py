@@ -33,6 +33,9 @@ class Problem:
     - ``data(seed, step)``: the inputs and targets of the *global* batch of a step, samples along the first
       dimension. Worker w of W takes slice w. It gives the same batch whenever and wherever it is called (torch's
       random numbers are seeded from both numbers before each call).
+    - ``prepare(inputs, targets)``: makes some samples ready once they are fetched, each for itself and each time alike
+      (decoding, say, or padding); gives two tensors. It is part of Load, and may be slow; optional. It draws no random
+      numbers of torch's own, which all threads share.
     - ``evaluation(blocks)``: a dict of numbers on data held back, given trained blocks in eval mode; optional.
     - ``rule``: how parameters are updated unless the strategy says otherwise.
     - ``dtype``: "float32" or "float64", for parameters and floating-point data.
@@ -62,6 +65,7 @@ class Problem:
     dtype: str = "float32"
     name: str = "own problem"
     times: Model | None = None
+    prepare: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -70,8 +74,9 @@ class Problem:
             raise ValueError(f"rule is one of simulator.rules, such as rules.SGD(0.1); got {self.rule!r}")
         if self.times is not None and not isinstance(self.times, Model):
             raise ValueError(f"times is a Model, as calibration makes it; got {self.times!r}")
-        for name in ("loss", "data") + (("evaluation",) if self.evaluation is not None else ()):
-            if not callable(getattr(self, name)):
+        for name in ("loss", "data", "evaluation", "prepare"):
+            given = getattr(self, name)
+            if not callable(given) and not (given is None and name in ("evaluation", "prepare")):
                 raise ValueError(f"{name} is a function; got {getattr(self, name)!r}")
         if not _is_recipe(self.blocks):
             from .problems.blocks import checked
@@ -96,10 +101,20 @@ class Problem:
         return [block.to(self.torch_dtype) for block in deepcopy(checked(made))]
 
     def batch_of(self, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of the global batch of a step; floating-point numbers come in the problem's dtype.
+        """Inputs and targets of the global batch of a step, prepared; floating-point numbers in the problem's dtype.
 
         Raises ValueError when they are not two tensors of ``batch`` samples each.
         """
+        return self.prepared(*self.drawn(seed, step))
+
+    def prepared(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``prepare`` makes of some samples. Raises ValueError when these are not two tensors of as many."""
+        if self.prepare is None:
+            return inputs, targets
+        return self._pair(self.prepare(inputs, targets), "prepare(inputs, targets)", len(inputs))
+
+    def drawn(self, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The global batch of a step as ``data`` gives it. Raises ValueError as ``batch_of`` does."""
         inputs, targets = self._draw(seed, step)
         if len(inputs) != self.batch:
             raise ValueError(
@@ -187,20 +202,28 @@ class Problem:
         return model(self)
 
     def _draw(self, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        from .problems.blocks import kinds
         from .problems.draws import mix, seeded
 
         with seeded(mix(seed, step)):
             drawn = self.data(seed, step)
-        if not (isinstance(drawn, (tuple, list)) and [isinstance(x, torch.Tensor) for x in drawn] == [True, True]):
-            raise ValueError(f"data(seed, step) returns two tensors, inputs and targets; got {kinds(drawn)}")
-        inputs, targets = ((x.to(self.torch_dtype) if x.is_floating_point() else x).contiguous() for x in drawn)
-        if inputs.dim() == 0 or targets.dim() == 0 or len(inputs) != len(targets) or len(inputs) == 0:
+        return self._pair(drawn, "data(seed, step)")
+
+    def _pair(self, given: object, name: str, samples: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets, checked, in the problem's dtype."""
+        import torch
+
+        from .problems.blocks import kinds
+
+        pair = given if isinstance(given, (tuple, list)) else ()
+        if [isinstance(x, torch.Tensor) for x in pair] != [True, True]:
+            raise ValueError(f"{name} returns two tensors, inputs and targets; got {kinds(given)}")
+        inputs, targets = ((x.to(self.torch_dtype) if x.is_floating_point() else x).contiguous() for x in pair)
+        sizes = {len(x) if x.dim() else 0 for x in (inputs, targets)}
+        if len(sizes) > 1 or not min(sizes) or samples not in (None, *sizes):
             raise ValueError(
-                "data(seed, step) returns one target for each sample, samples along the first dimension, at least"
-                f" one; got inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}"
+                f"{name} returns one target for each sample, samples along the first dimension,"
+                f" {'at least one' if samples is None else f'as many as it was given, {samples}'};"
+                f" got inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}"
             )
         return inputs, targets
 

@@ -52,6 +52,8 @@ class Races:
                 return
             thread.clock = start + length
             machine.maths(thread, instruction, thread.clock)
+            if decoded.stores and thread.state.tensors is None:
+                thread.state.me.store(instruction)  # type: ignore[arg-type]
             machine.observe(thread, decoded, start)
             guard.running = None
             guard.done += 1

@@ -9,7 +9,24 @@ from typing import TYPE_CHECKING, Any
 from .computing import Compute, Copy
 from .cutting import local, replicated
 from .model import Model
-from .values import Act, ActGrad, Chunk, Grads, Inner, InnerGrad, Named, Params, Replicated, Value, bounds, whole
+from .precision import reduced
+from .values import (
+    Act,
+    ActGrad,
+    Ahead,
+    Buffers,
+    Chunk,
+    Grads,
+    Inner,
+    InnerGrad,
+    Named,
+    Params,
+    Replicated,
+    Tied,
+    Value,
+    bounds,
+    whole,
+)
 
 if TYPE_CHECKING:
 
@@ -41,7 +58,10 @@ class Rank:
         self.sizes: dict[Value, float] = {}
         self._groups: dict[str, tuple[int, ...]] = {}
         self.cut = stack.cut(self)
+        self.reduced = stack.reduced
         self.model = local(model, self.cut)
+        if self.reduced is not None:
+            self.model, self.rule = reduced(self.model), self.reduced.rule(rule)
         self.microbatches = stack.order.pieces
         self.local = stack.local
         self.share = stack.share(self)
@@ -136,6 +156,8 @@ class Rank:
         if isinstance(value, Chunk):
             start, end = bounds(self.elements(value.value), value.index, value.of)
             return end - start
+        if isinstance(value, Tied):
+            return value.last - value.first
         if isinstance(value, (Params, Grads)):
             return sum(self.model.blocks[block].parameters for block in value.blocks)
         if isinstance(value, Replicated):
@@ -148,6 +170,11 @@ class Rank:
         if len(value.value.blocks) != 1:
             raise ValueError(f"what is replicated is said of one block; got {value}")
         return replicated(self.whole_model.blocks[value.value.blocks[0]], self.cut, value.over)
+
+    def width(self, value: Value) -> int:
+        """The bytes of one number of parameters or gradients."""
+        accumulated = self.reduced is not None and self.reduced.accumulate and isinstance(whole(value), Grads)
+        return (self.whole_model if accumulated else self.model).parameter_bytes
 
     def imbalance(self, value: Value) -> float:
         """How much more tokens the busiest rank gets than the mean one, of a value that an AllToAll sends.
@@ -177,12 +204,19 @@ class Rank:
         """The size of a value in bytes; that of a named buffer is what was last stored in it."""
         if isinstance(value, Chunk) and not isinstance(whole(value), (Params, Grads)):
             return self.bytes(value.value) / value.of
-        if isinstance(value, (Params, Grads, Chunk, Replicated)):
-            return self.elements(value) * self.model.parameter_bytes
+        if isinstance(value, (Params, Grads, Chunk, Replicated, Tied)):
+            return self.elements(value) * self.width(value)
+        if isinstance(value, Buffers):
+            return self.model.blocks[value.block].buffers * self.model.parameter_bytes
+        if isinstance(value, Ahead):
+            return self.bytes(value.value)
         if value in self.sizes:
             return self.sizes[value]
         if isinstance(value, (Inner, InnerGrad)):
             return self.samples(value.microbatch) * self.model.blocks[value.block].parts[value.at - 1].output_bytes
         if isinstance(value, (Act, ActGrad)) and value.block < len(self.model.blocks):
             return self.samples(value.microbatch) * self.model.blocks[value.block].input_bytes
-        return self.sizes.get(value, 0.0)
+        last = self.model.blocks[-1].parts[-1:]  # what leaves the last block is known where that has parts
+        if isinstance(value, (Act, ActGrad)) and value.block == len(self.model.blocks) and last:
+            return self.samples(value.microbatch) * last[0].output_bytes
+        return 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from . import metrics, runfile, trace
@@ -12,6 +12,8 @@ from .spans import Sample, Span, Spans
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from .memory import Text
 
 __all__ = ["LossRow", "Run", "Sample", "Span", "Spans"]
 
@@ -31,9 +33,12 @@ class Run:
     - ``spans``: what ran when; ``samples``: the numbers noted.
     - ``outcomes``: per rank, what each receive-from-any and each Until gave, in order; enough to replay the run.
     - ``parameters``: name to array at the end; empty where only time was simulated.
+    - ``buffers``: the same of what blocks keep without learning it, such as the running means of a BatchNorm; where
+      several ranks have a block, those of the first.
     - ``versions``, ``notes``: of software, and what else to know (say, that the machine was busy), as texts.
+    - ``text``: of what program it is, for numbers that follow from that; not in files.
 
-    Runs are equal when their observations are: everything except ``versions`` and ``notes``.
+    Runs are equal when their observations are: everything except ``versions``, ``notes`` and ``text``.
 
     Raises ValueError for an unknown clock or workers outside the ranks.
     """
@@ -53,9 +58,11 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     outcomes: tuple[list[int], ...] = ()
     parameters: dict[str, np.ndarray] = field(default_factory=dict)
+    buffers: dict[str, np.ndarray] = field(default_factory=dict)
     clock_error: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    text: Text | None = None
 
     def __post_init__(self) -> None:
         if self.clock not in CLOCKS:
@@ -116,6 +123,11 @@ class Run:
         return metrics.in_flight(self)
 
     @property
+    def peak_memory(self) -> list[float]:
+        """Most bytes that each rank's program holds at once, as ``simulator.memory`` counts them."""
+        return metrics.peak_memory(self)
+
+    @property
     def instructions(self) -> dict[tuple[int, str], list[str]]:
         """Which instructions each (rank, stream) ran, in order."""
         return metrics.instructions(self)
@@ -128,7 +140,7 @@ class Run:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run to exactly this path; what stood there stays until the new file is whole."""
-        runfile.write(runfile.fields_of(self), path)
+        runfile.write(runfile.fields_of(replace(self, notes=self.notes | metrics.memory_note(self))), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:

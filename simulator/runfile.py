@@ -39,7 +39,15 @@ SCALARS = {
     "asynchronous": bool,
     "clock_error": float,
 }
-LISTS = {"workers": int, "slices": int, "streams": str, "labels": str, "sample_names": str, "parameter_names": str}
+LISTS = {
+    "workers": int,
+    "slices": int,
+    "streams": str,
+    "labels": str,
+    "sample_names": str,
+    "parameter_names": str,
+    "buffer_names": str,
+}
 TEXTS = ("versions", "notes")
 """Dicts of texts about where a run was made; no observations, so the digest leaves them out."""
 
@@ -60,7 +68,8 @@ def fields_of(run: Any) -> Fields:
     header |= {name: {str(k): str(v) for k, v in getattr(run, name).items()} for name in TEXTS}
     header |= {name: [int(number) for number in getattr(run, name)] for name in ("workers", "slices")}
     header |= {"sample_names": names}
-    header |= {"streams": run.spans.streams, "labels": run.spans.labels, "parameter_names": list(run.parameters)}
+    header |= {"streams": run.spans.streams, "labels": run.spans.labels}
+    header |= {"parameter_names": list(run.parameters), "buffer_names": list(run.buffers)}
     where = [(s.rank, s.step, index[s.name], s.version) for s in run.samples]
     arrays = {
         "spans": run.spans.table(),
@@ -69,7 +78,8 @@ def fields_of(run: Any) -> Fields:
         "outcome_counts": np.array([len(outcomes) for outcomes in run.outcomes], dtype="<i8"),
         "outcomes": np.array([outcome for outcomes in run.outcomes for outcome in outcomes], dtype="<i8"),
     }
-    return header, arrays | {f"parameter_{i}": _numbers(*item) for i, item in enumerate(run.parameters.items())}
+    arrays |= {f"parameter_{i}": _numbers(*item) for i, item in enumerate(run.parameters.items())}
+    return header, arrays | {f"buffer_{i}": _numbers(*item) for i, item in enumerate(run.buffers.items())}
 
 
 def digest(fields: Fields) -> str:
@@ -152,7 +162,8 @@ def _fields(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     header = json.loads(arrays.pop(HEADER).tobytes())
     _check_header(header)
     parameters = {name: arrays.pop(f"parameter_{i}") for i, name in enumerate(header["parameter_names"])}
-    fields = {name: header[name] for name in (*SCALARS, *TEXTS)}
+    buffers = {name: arrays.pop(f"buffer_{i}") for i, name in enumerate(header["buffer_names"])}
+    fields = {name: header[name] for name in (*SCALARS, *TEXTS)} | {"buffers": buffers}
     fields |= {"workers": tuple(header["workers"]), "slices": tuple(header["slices"]), "parameters": parameters}
     fields |= {"spans": _spans(arrays.pop("spans"), header)}
     fields |= {"samples": _samples(arrays.pop("sample_places"), arrays.pop("sample_values"), header["sample_names"])}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from . import checks
 from .checking import AnyStrategy, ensure_valid
 from .cluster import Cluster, check_ranks
+from .holdings import assemble, firsts, replicas
+from .memory import Text
 from .model import Model
 from .noise import Noise
 from .problem import Problem
@@ -73,6 +75,7 @@ def simulate(
         samples=machine.samples,
         outcomes=tuple(state.outcomes for state in machine.states),
         parameters=parameters,
+        buffers=firsts(mine.buffers() for mine in tensors or ()),
         notes=notes,
         **identity(whole, workload, members, steps, seed),
     )
@@ -119,6 +122,7 @@ def _parts(me: Rank) -> int:
 def identity(whole: Stack, workload: Model | Problem, members: Sequence[Rank], steps: int, seed: int) -> dict[str, Any]:
     """The fields of a Run that say what ran; the same on both clocks."""
     model = members[0].model
+    rule = whole.rule or (workload.rule if isinstance(workload, Problem) else None)
     return dict(
         strategy=str(whole),
         workload=workload.name,
@@ -130,6 +134,7 @@ def identity(whole: Stack, workload: Model | Problem, members: Sequence[Rank], s
         batch=model.batch,
         asynchronous=whole.order.asynchronous,
         versions=versions(),
+        text=Text(whole, members[0].whole_model, len(members), rule),
     )
 
 
@@ -177,8 +182,6 @@ def _parameters(
     """The parameters at the end, and what is to be said about them."""
     if problem is None or tensors is None:
         return {}, {}
-    from .holdings import assemble, replicas
-
     pieces = [piece for me, mine in zip(members, tensors) for piece in mine.pieces(whole.holds(me))]
     return assemble(problem, seed, pieces), {} if whole.drifts else replicas(pieces)
 

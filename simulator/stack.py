@@ -6,139 +6,26 @@ generators that replace such an instruction. ``stack(Pipeline(…), DataParallel
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from inspect import getattr_static
 from types import GeneratorType, NoneType
-from typing import Any, ClassVar
 
 from . import checks
 from .cutting import Cut
 from .model import Model
+from .precision import Reduced
 from .rank import Rank
 from .rewriting import Program as Program
 from .rewriting import Rules as Rules
 from .rewriting import Table, spoken, through
 from .rewriting import iter_program as iter_program
 from .rules import Rule
-from .values import Params, Value
-
-
-@dataclass(frozen=True, repr=False)
-class Strategy:
-    """What orders and layers have in common.
-
-    ``axis`` names the axis of the rank grid that it adds, if any; ``extent`` is the number of ranks along it, None
-    for "as many as there are". ``rule`` is how updates are applied; None leaves it to the problem.
-    ``named`` are the knobs that its text shows even at their defaults. ``local``: workers learn for themselves, each
-    from the mean over its own slice of the batch. ``drifts``: ranks keep replicas that differ for a while, by design.
-    """
-
-    axis: ClassVar[str | None] = None
-    named: ClassVar[tuple[str, ...]] = ()
-    local: ClassVar[bool] = False
-    drifts: ClassVar[bool] = False
-    rule: Rule | None = field(default=None, kw_only=True)
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__repr__" not in vars(cls):  # before @dataclass makes one that shows every default
-            cls.__repr__ = Strategy.__repr__  # type: ignore[method-assign]
-
-    @property
-    def extent(self) -> int | None:
-        """The number of ranks along my axis, or None."""
-        return None
-
-    def check(self, ranks: int, blocks: int) -> None:
-        """Raise a ValueError when this cannot run on ``ranks`` ranks along its axis with a model of ``blocks``."""
-
-    def slice(self, me: Rank) -> tuple[int, int] | None:
-        """First sample of the global batch that is this rank's, and one past the last; None: an even share."""
-        return None
-
-    def __str__(self) -> str:
-        """The name and its knobs, without those that are at their defaults."""
-        knobs = [f"{knob.name}={getattr(self, knob.name)!r}" for knob in fields(self) if self._shown(knob)]
-        return f"{type(self).__name__}({', '.join(knobs)})"
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _shown(self, knob: Field[Any]) -> bool:
-        return knob.name in self.named or bool(getattr(self, knob.name) != knob.default)
-
-
-@dataclass(frozen=True)
-class Order(Strategy):
-    """Who computes what, when. Abstract: give it a ``program``.
-
-    ``static`` says that the program uses no results of its instructions, so that it can be listed and checked
-    before any machine runs. ``asynchronous`` says that workers do not agree on the parameters of a step.
-    """
-
-    @property
-    def static(self) -> bool:
-        """Whether the program is the same whatever its instructions give."""
-        return True
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether workers go on without each other."""
-        return False
-
-    @property
-    def pieces(self) -> int:
-        """Into how many microbatches a rank's share of the batch is cut."""
-        return 1
-
-    @property
-    def chunks_each(self) -> int:
-        """Into how many pieces, at least, the blocks of a rank fall: each needs a block."""
-        return 1
-
-    def program(self, me: Rank) -> Program:
-        """The instructions of one rank."""
-        raise NotImplementedError(f"{type(self).__name__} is an Order: give it a method program(self, me)")
-
-    def share(self, me: Rank) -> tuple[int, int] | None:
-        """(worker, workers): which slice of the global batch is mine; None: no data."""
-        return 0, 1
-
-    def blocks(self, me: Rank) -> tuple[int, ...]:
-        """The blocks that this rank computes."""
-        return tuple(range(len(me.model.blocks)))
-
-    def holds(self, me: Rank) -> Value | None:
-        """The parameters for which this rank is the authority when the run ends."""
-        return Params(me.blocks)
-
-
-@dataclass(frozen=True)
-class Layer(Strategy):
-    """Replaces instructions of what it stands on. Abstract: give it ``rules``.
-
-    ``looks_after`` names the kinds of value that it must not miss: an instruction that makes such a value and has no
-    rule here is refused, so that a new instruction never slips silently past a layer that ought to know it.
-    """
-
-    looks_after: ClassVar[tuple[type[Value], ...]] = ()
-
-    def rules(self, me: Rank) -> Rules:
-        """A table from instruction types to generators that replace such an instruction."""
-        raise NotImplementedError(f"{type(self).__name__} is a Layer: give it a method rules(self, me)")
-
-    def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        """The slice of the global batch, given the slice that what stands below me takes."""
-        return share
-
-    def holds(self, me: Rank, held: tuple[Value, ...]) -> tuple[Value, ...]:
-        """The parameters for which this rank is an authority when the run ends, given those of what stands below."""
-        return held
-
-    def cut(self, me: Rank, cut: Cut) -> Cut:
-        """Which share of every block is this rank's, given how what stands below me cuts blocks."""
-        return cut
+from .rules.scaled import scaled
+from .strategy import Layer as Layer
+from .strategy import Order as Order
+from .strategy import Strategy
+from .values import Value
 
 
 @dataclass(frozen=True)
@@ -168,6 +55,14 @@ class Stack:
         named = {part.rule for part in self.parts if part.rule is not None}
         if len(named) > 1:
             raise ValueError(f"a strategy has one rule; got {' and '.join(map(str, named))} in {self}")
+        return named.pop() if named else None
+
+    @cached_property
+    def reduced(self) -> Reduced | None:
+        """The type in which blocks compute; None: the problem's own."""
+        named = {part.reduced for part in self.parts if part.reduced is not None}
+        if len(named) > 1:
+            raise ValueError(f"a strategy computes in one type; got several in {self}: leave one MixedPrecision")
         return named.pop() if named else None
 
     def share(self, me: Rank) -> tuple[int, int] | None:
@@ -240,6 +135,14 @@ class Stack:
             raise ValueError(f"a program yields instructions: use yield; {name}.program gives {program!r}")
         for layer in self.layers:
             program = through(Table(layer, me), program)
+        if any(block.ties for block in me.whole_model.blocks):
+            from .tying import Tying
+
+            program = through(Table(Tying(self), me), program)
+        if scaled(me.rule):
+            from .strategies.agreement import Agreement
+
+            program = through(Table(Agreement(), me), program)
         return program if self.order.static else spoken(program, me)  # those of static ones are seen before they run
 
     def __str__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .hazards import touches
+from .hazards import awaits
 from .program import Start, Wait
 from .stack import iter_program
 from .threads import BLOCKED, Decoded, Task, Thread
@@ -26,7 +26,8 @@ class Streams:
         if stream is None:
             index = self.machine.spans.stream(start.on)
             stream = state.streams[start.on] = Thread(state, start.on, index)
-        task = Task(start.what, thread.clock, thread.step, len(state.history or ()) - 1)
+        step = thread.step if start.step is None else start.step
+        task = Task(start.what, thread.clock, step, len(state.history or ()) - 1)
         state.tasks.append(task)
         stream.queue.append(task)
         if stream.task is None and self._next(stream):
@@ -37,8 +38,8 @@ class Streams:
         state, value = thread.state, wait.value
         if not state.tasks:
             return None
-        wanted = [t for t in state.tasks if value is None or any(touches(inner, value) for inner in t.what)]
-        state.tasks = [] if value is None else [task for task in state.tasks if task not in wanted]
+        wanted = [task for task in state.tasks if awaits(value, task.what)]
+        state.tasks = [] if len(wanted) == len(state.tasks) else [task for task in state.tasks if task not in wanted]
         for task in wanted:
             if task.end is None:
                 task.waiters = task.waiters or []

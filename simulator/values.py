@@ -115,6 +115,37 @@ class Replicated(Value):
 
 
 @dataclass(frozen=True)
+class Tied(Value):
+    """Those parameters of a block, or their gradients, that a later block uses too: elements ``first`` to ``last``.
+
+    A rank that has the block reads and writes them there; one that has only the later block has a copy of its own.
+    """
+
+    value: Params | Grads
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        checks.kind("value", self.value, (Params, Grads), "Params or Grads of the block that has them")
+        checks.whole("first", self.first)
+        if len(self.value.blocks) != 1 or checks.whole("last", self.last) < self.first:
+            raise ValueError(f"tied parameters are a range of those of one block; got {self}")
+
+    @property
+    def block(self) -> int:
+        """The block that they belong to: the first that uses them."""
+        return self.value.blocks[0]
+
+    @property
+    def gradient(self) -> Tied:
+        """The gradients of these parameters."""
+        return Tied(Grads(self.value.blocks), self.first, self.last)
+
+    def __str__(self) -> str:
+        return f"{self.value}[{self.first}:{self.last}]"
+
+
+@dataclass(frozen=True)
 class Buffers(Value):
     """What a block keeps beside its parameters and does not learn, such as the running means of a BatchNorm."""
 
@@ -132,6 +163,17 @@ class Target(Value):
 
     def __str__(self) -> str:
         return f"Target(mb {self.microbatch})"
+
+
+@dataclass(frozen=True)
+class Ahead(Value):
+    """Inputs or targets of a step that has not begun: what a loader fetches before anybody asks for it."""
+
+    value: Act | Target
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.value} of step {self.step}"
 
 
 @dataclass(frozen=True)
@@ -198,7 +240,7 @@ def overlap(a: Value, b: Value) -> bool:
 
 def whole(value: Value) -> Value:
     """The value that a part is part of; other values as they are."""
-    while isinstance(value, (Chunk, Replicated)):
+    while isinstance(value, (Chunk, Replicated, Tied)):
         value = value.value
     return value
 

@@ -68,7 +68,7 @@ class Machine:
         self.states = [
             State(
                 me,
-                shared.setdefault(_alike(me), {}),
+                shared.setdefault((cluster.device_of(me.rank), _alike(me)), {}),
                 noise.factor(me.rank, seed) if noise else None,
                 tensors[me.rank] if tensors else None,
             )
@@ -189,7 +189,7 @@ class Machine:
         elif handler is None:
             if not isinstance(instruction, COMPUTING):
                 raise ValueError(f"no machine knows {instruction}: a program's own maths is a Compute(function, …)")
-            cost = seconds(instruction, state.me, self.cluster.device)
+            cost = seconds(instruction, state.me, self.cluster.device_of(state.me.rank))
         text = str(instruction)
         stores = isinstance(instruction, (Copy, Compute))
         decoded = state.known[instruction] = Decoded(handler, cost, self.spans.label(text), size, text, stores)

@@ -1,11 +1,15 @@
-"""How long something takes on a device: a time, a number of operations, or times that were measured."""
+"""How long something takes on a device: a time, a number of FLOP, operations, or times that were measured.
+
+All have ``flops``: the FLOP per sample, 0 where only times are known.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from .cluster import Device
+from .clusters.device import Device
+from .operations import Operations
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,11 @@ class Seconds:
     """A time that does not depend on anything: ``Seconds(1.0)``."""
 
     seconds: float = 0.0
+
+    @property
+    def flops(self) -> float:
+        """Nobody knows."""
+        return 0.0
 
     def of(self, samples: float, device: Device) -> float:
         """Seconds for a microbatch of ``samples`` on ``device``."""
@@ -24,6 +33,11 @@ class Flops:
     """A time that follows from work: ``per_sample`` [FLOP] at the device's speed [FLOP/s]."""
 
     per_sample: float
+
+    @property
+    def flops(self) -> float:
+        """FLOP per sample."""
+        return self.per_sample
 
     def of(self, samples: float, device: Device) -> float:
         """Seconds for a microbatch of ``samples`` on ``device``."""
@@ -39,6 +53,11 @@ class Measured:
 
     points: tuple[tuple[float, float], ...]
 
+    @property
+    def flops(self) -> float:
+        """Nobody knows."""
+        return 0.0
+
     def of(self, samples: float, device: Device) -> float:
         """Seconds for a microbatch of ``samples``; the device was the one measured."""
         if len(self.points) == 1:
@@ -52,15 +71,35 @@ class Measured:
 class Scaled:
     """A share of other work: ``Scaled(Flops(1e9), 0.5)``."""
 
-    work: Seconds | Flops | Measured | Scaled
+    work: Seconds | Flops | Measured | Operations | Scaled
     factor: float
+
+    @property
+    def flops(self) -> float:
+        """FLOP per sample."""
+        return self.factor * self.work.flops
 
     def of(self, samples: float, device: Device) -> float:
         """Seconds for a microbatch of ``samples`` on ``device``."""
         return self.factor * self.work.of(samples, device)
 
 
-Work = Seconds | Flops | Measured | Scaled
+Work = Seconds | Flops | Measured | Operations | Scaled
 
 FREE = Seconds()
 """No time at all."""
+
+
+def shared(work: Work, units: int = 1, tokens: int = 1, experts: int = 1) -> Work:
+    """What is left of some work for one rank, where so many split its units, its tokens, its experts.
+
+    Operations become smaller ones, and so less efficient; other work becomes that share of its time. Experts get as
+    many tokens as before, from more ranks.
+
+    >>> shared(Flops(8e9), units=4)
+    Scaled(work=Flops(per_sample=8000000000.0), factor=0.25)
+    """
+    if isinstance(work, Operations):
+        return work.shared(units, tokens, experts)
+    factor = 1 / (units * tokens)
+    return work if factor == 1 else Scaled(work, factor)

@@ -97,7 +97,7 @@ def test_a_new_strategy_stacks_with_the_others():
 def test_a_layer_that_misses_a_kind_of_gradient_is_told():
     """It has no rule for BackwardWeight, which makes gradients: the zero-bubble schedule shows that."""
     stacked = sim.stack(sim.Pipeline("zb-h1", microbatches=4, stages=2), PassedOn())
-    with pytest.raises(ValueError, match="PassedOn has no rule for BackwardWeight, which makes values that it looks after"):
+    with pytest.raises(ValueError, match="PassedOn has no rule for BackwardWeight, which makes values"):
         sim.validate(stacked, ranks=4)
 
 

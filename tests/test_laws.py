@@ -154,6 +154,13 @@ def test_what_is_sent_is_what_theory_says(case: Case, ranks: int):
     assert list(wall(case, ranks).bytes_sent) == pytest.approx(expected, rel=1e-12)
 
 
+@cells(SYNCHRONOUS, law="unlearned")
+def test_as_many_bytes_are_counted_without_tensors(case: Case, ranks: int):
+    cluster = sim.Cluster.flat(ranks=ranks, bandwidth=1e9, latency=1e-5)
+    run = sim.simulate(case.strategy, problem(case.problem), cluster, steps=STEPS, seed=SEED, learn=False)
+    assert list(run.bytes_sent) == pytest.approx(list(virtual(case, ranks).bytes_sent), rel=1e-12)
+
+
 @cells(ALL, law="order")
 def test_both_clocks_run_the_same_instructions_in_the_same_order(case: Case, ranks: int):
     assert virtual(case, ranks).instructions == wall(case, ranks).instructions

@@ -365,7 +365,7 @@ def test_unknown_engines_are_named():
 
 
 def test_a_loss_that_is_not_finite_is_told():
-    with pytest.raises(sim.DivergedError, match="a loss is a finite number; rank . got"):
+    with pytest.raises(sim.DivergedError, match=r"a loss is a finite number; rank \d got"):
         diverging = sim.DataParallel(rule=SGD(1e30))
         lab.execute(diverging, problem("mlp"), ranks=2, steps=5, timeout=60, engine="native")
 

@@ -175,12 +175,13 @@ def test_links_in_the_texts_lead_somewhere():
         assert [link for link in links if not (page.parent / link).exists()] == [], page.name
 
 
+README = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_code_in_the_readme_runs(number, tmp_path):
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(code) == 2
+@pytest.mark.parametrize("code", README, ids=range(len(README)))
+def test_the_code_in_the_readme_runs(code, tmp_path):
     script = tmp_path / "example.py"
-    script.write_text(code[number])
+    script.write_text(code)
     ran = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0 and ran.stdout, ran.stderr

@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpi4py import MPI
-
 from simulator.collectives import sent_bytes
 from simulator.learning import Batches, Tensors
 from simulator.problem import Problem
@@ -23,11 +21,13 @@ from ..wall import Observed, _warm_up
 
 def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:
     """Run one rank's program to its end."""
+    from mpi4py import MPI  # which begins here: importing it is joining the others
+
     rule = stack.rule or problem.rule
     _warm_up(rule)
     me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
     tensors = Tensors(me, problem, seed, Batches(problem, seed), place.device)
-    machine = Machine(place, me, tensors)
+    machine = Machine(MPI, place, me, tensors)
     machine.run(stack)
     held = tensors.pieces(stack.holds(me))
     return Observed(machine.spans, machine.samples, [], held, machine.clock.error)
@@ -49,8 +49,9 @@ class Underway:
 
 @dataclass
 class Machine:
-    """Interprets one rank's program."""
+    """Interprets one rank's program. ``mpi`` is mpi4py's module."""
 
+    mpi: Any
     place: Place
     me: Rank
     tensors: Tensors
@@ -63,13 +64,13 @@ class Machine:
     def run(self, stack: Stack) -> None:
         """From a common zero to the end of the program. All ranks are on one machine, so its clock is theirs."""
         self.place.board.note(0, "agreeing on the time", True)
-        self.clock = Clock(MPI.COMM_WORLD.bcast(time.monotonic()))
+        self.clock = Clock(self.mpi.COMM_WORLD.bcast(time.monotonic()))
         for instruction in stack.program(self.me):
             self.place.board.progress(self.me.step / self.me.total)
             self.do(instruction)
             self.poll()
         self.finish()
-        MPI.COMM_WORLD.Barrier()
+        self.mpi.COMM_WORLD.Barrier()
 
     def do(self, instruction: Instruction, stream: str = COMPUTE) -> None:
         """Run one instruction; what is started is only begun."""
@@ -114,7 +115,7 @@ class Machine:
         position = me.group(reduce.over).index(me.rank)
         sent = sent_bytes(reduce, group.size, me.bytes(reduce.value), position) if group.size > 1 else 0.0
         numbers, start = self.tensors.read(reduce.value).detach().numpy(), self.clock.now()
-        request = group.Iallreduce(MPI.IN_PLACE, numbers)
+        request = group.Iallreduce(self.mpi.IN_PLACE, numbers)
         mean_of = group.size if reduce.op == "mean" else 1
         self.underway.append(Underway(request, numbers, mean_of, stream, str(reduce), me.step, start, sent))
 
@@ -137,6 +138,6 @@ class Machine:
     def group(self, axis: str) -> Any:
         """The communicator of the ranks along an axis."""
         if axis not in self.groups:
-            members = MPI.COMM_WORLD.group.Incl(list(self.me.group(axis)))
-            self.groups[axis] = MPI.COMM_WORLD.Create_group(members)
+            members = self.mpi.COMM_WORLD.group.Incl(list(self.me.group(axis)))
+            self.groups[axis] = self.mpi.COMM_WORLD.Create_group(members)
         return self.groups[axis]

@@ -29,6 +29,14 @@ EXTRA = Extra("ray", "ray", "ray", "ray", {"DataParallel": ("bucket_bytes", "ove
 STORE_BYTES = 80 * 2**20
 """Ray's store for objects, about the smallest it takes: nothing passes through it here."""
 
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a cluster of this machine alone, bound to the loopback address
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Ray's own settings."""
+
 
 def execute(job: Job, timeout: float, progress: bool) -> Run:
     """Train with Ray Train. ValueError for another strategy than ``DataParallel``."""
@@ -43,19 +51,36 @@ def drive(ranks: int, place: Place, stack: Stack, problem: Problem, steps: int, 
         folder = Folder(Path(name), ranks)
         folder.fill(train, stack, problem, steps, seed)
         place.board.note(0, "starting Ray", waiting=True)
-        os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_TRAIN_V2_ENABLED="1", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
-        import ray
-
-        ray.init(
-            num_cpus=ranks + 1, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-            object_store_memory=STORE_BYTES, _node_ip_address="127.0.0.1", _temp_dir=f"{name}/ray",
-        )  # fmt: skip
+        _start(ranks, f"{name}/ray")
         try:
             with folder.watched(place):
                 _fit(folder)
         finally:
-            ray.shutdown()
+            _end()
         return folder.results()
+
+
+def _start(ranks: int, folder: str) -> None:
+    """Start Ray on this machine alone."""
+    os.environ.update(SETTINGS)
+    import ray
+
+    try:
+        ray.init(
+            num_cpus=ranks + 1, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+            object_store_memory=STORE_BYTES, _node_ip_address="127.0.0.1", _temp_dir=folder,
+        )  # fmt: skip
+    except Exception as error:  # Ray raises nothing more special
+        raise RuntimeError(
+            f"Ray did not start: {error} It waits 30 s, which cannot be changed, and that is too short on a busy"
+            " machine: try again when it is idle"
+        ) from error
+
+
+def _end() -> None:
+    import ray
+
+    ray.shutdown()
 
 
 def _fit(folder: Folder) -> None:

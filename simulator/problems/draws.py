@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
 _WORD = 2**64 - 1
+_TURN = RLock()  # torch's generators are shared by all threads: a loader draws data while blocks draw masks
 
 
 def mix(*numbers: int) -> int:
@@ -48,12 +50,13 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
     if torch.device(device).type == "cuda":
         place = torch.device(device).index
         sources.append(torch.cuda.default_generators[torch.cuda.current_device() if place is None else place])
-    before = [source.get_state() for source in sources]
-    # manual_seed of the module would also queue a call for every accelerator, with a stack trace each time
-    for source in sources:
-        source.manual_seed(seed)
-    try:
-        yield
-    finally:
-        for source, state in zip(sources, before):
-            source.set_state(state)
+    with _TURN:
+        before = [source.get_state() for source in sources]
+        # manual_seed of the module would also queue a call for every accelerator, with a stack trace each time
+        for source in sources:
+            source.manual_seed(seed)
+        try:
+            yield
+        finally:
+            for source, state in zip(sources, before):
+                source.set_state(state)

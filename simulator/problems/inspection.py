@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..cutting import Cut
 from ..model import Block, Model, Part
 from ..work import Flops
+from .blocks import named_buffers, own_parameters, ties
 from .draws import seeded
 from .parts import in_parts, parts_of
 
@@ -37,17 +38,21 @@ def model(problem: Problem) -> Model:
     FLOPs are those of matrix products and convolutions (a multiply and an add are two); where there are none, one
     per number that comes out. Backward is taken as twice forward, as it is for a product of two matrices.
     """
-    walk = _walk(problem)
+    walk, modules = _walk(problem), problem.build(0)
     blocks = [
         Block(
-            parameters=sum(p.numel() for p in block.parameters()),
+            parameters=sum(parameter.numel() for _, parameter in own),
             forward=Flops(flops),
             backward=Flops(2 * flops),
             input_bytes=prod(entered.shape[1:]) * entered.element_size(),
             parts=_parts(block, entered) if in_parts(block) else (),
-            shapes=tuple(tuple(p.shape) for p in block.parameters()),
+            shapes=tuple(tuple(parameter.shape) for _, parameter in own),
+            ties=tuple(tied),
+            buffers=sum(buffer.numel() for _, buffer in named_buffers(block)),
         )
-        for block, (entered, _), (_, flops) in zip(problem.build(0), walk, walk[1:], strict=False)
+        for block, own, tied, (entered, _), (_, flops) in zip(
+            modules, own_parameters(modules), ties(modules), walk, walk[1:], strict=False
+        )
     ]
     return Model(
         name=problem.name,

@@ -81,8 +81,9 @@ class Rows(PartModule):
             self.units = (*self.units, (linear.out_features, 1))
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        """``[…, inputs]`` to this rank's share of the sum, ``[…, outputs]``."""
-        return padded_bias(x[..., slice(*self.inputs)] @ self.weight.T, self.bias, self.outputs)
+        """``[…, inputs]``, or this rank's columns of them, to its share of the sum, ``[…, outputs]``."""
+        mine = x if x.shape[-1] == self.weight.shape[1] else x[..., slice(*self.inputs)]
+        return padded_bias(mine @ self.weight.T, self.bias, self.outputs)
 
 
 class Columns(PartModule):

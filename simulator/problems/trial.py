@@ -21,20 +21,23 @@ class Traits:
 
     - ``draws``: they draw from torch's random numbers, as Dropout does.
     - ``overwrites``: they write over what enters them, as ``ReLU(inplace=True)`` does.
+    - ``keeps``: training changes buffers of theirs, as a BatchNorm's running means.
     """
 
     draws: frozenset[int]
     overwrites: frozenset[int]
+    keeps: frozenset[int]
 
 
 def tried(problem: Problem) -> Traits:
     """Run two samples as training does. Raises ValueError when blocks, loss or data break what ``Problem`` asks."""
-    inputs, targets = problem.batch_of(0, 0)
-    if not all(map(torch.equal, (inputs, targets), problem.batch_of(0, 0))):
+    if not all(map(torch.equal, problem.drawn(0, 0), problem.drawn(0, 0))):
         raise ValueError(
             "data(seed, step) gives the same batch each time; two calls of data(0, 0) differed; draw with a"
             " generator seeded from seed and step"
         )
+    _check_prepared(problem)
+    inputs, targets = problem.batch_of(0, 0)
     problem.shapes()
     blocks, trial = problem.build(0), Trial()
     _check_learns(blocks)
@@ -45,7 +48,7 @@ def tried(problem: Problem) -> Traits:
     _check_scalar(loss)
     with seeded(0):
         _check_mean(problem, float(loss.detach()), act.detach(), targets)
-    return Traits(frozenset(trial.draws), frozenset(trial.overwrites))
+    return Traits(frozenset(trial.draws), frozenset(trial.overwrites), frozenset(trial.keeps))
 
 
 class Trial:
@@ -54,9 +57,10 @@ class Trial:
     def __init__(self) -> None:
         self.draws: set[int] = set()
         self.overwrites: set[int] = set()
+        self.keeps: set[int] = set()
 
     def block(self, number: int, block: torch.nn.Module, act: torch.Tensor) -> torch.Tensor:
-        """What a block makes of what enters it. Raises ValueError when it changes a buffer of its own."""
+        """What a block makes of what enters it. Raises ValueError when it makes something else the next time."""
         before = {name: buffer.clone() for name, buffer in block.named_buffers()}
         entering = act.clone()  # of a leaf, or of what the block before has kept: neither may be written over
         version = entering._version
@@ -66,16 +70,14 @@ class Trial:
             self._note(number, not torch.equal(state, torch.get_rng_state()), entering._version != version)
         for name, buffer in block.named_buffers():
             if not torch.equal(before[name], buffer):
-                raise ValueError(
-                    f"training changes parameters only, for nothing else travels between ranks; block {number}"
-                    f" changed its buffer {name!r}; use LayerNorm or GroupNorm, or track_running_stats=False"
-                )
+                self.keeps.add(number)
+                buffer.copy_(before[name])
         with seeded(0), torch.no_grad():
             again = applied(number, block, act.detach().clone())
         if not torch.allclose(out.detach(), again, equal_nan=True):
             raise ValueError(
                 f"blocks give the same for the same input and the same seed of torch; block {number} did not; draw"
-                " from torch's own random numbers, and keep nothing from call to call"
+                " from torch's own random numbers, and keep from call to call what is in buffers alone"
             )
         return out
 
@@ -104,6 +106,20 @@ def _loss(problem: Problem, output: torch.Tensor, targets: torch.Tensor) -> torc
             f"loss(output, targets) cannot take an output of shape {tuple(output.shape)} and {output.dtype} with"
             f" targets of shape {tuple(targets.shape)} and {targets.dtype}: {type(error).__name__}: {error}"
         ) from error
+
+
+def _check_prepared(problem: Problem) -> None:
+    """Ranks prepare their own samples, in microbatches."""
+    if problem.prepare is None:
+        return
+    inputs, targets = (x[:SAMPLES] for x in problem.drawn(0, 0))
+    together = problem.prepared(inputs, targets)
+    singly = [problem.prepared(inputs[i : i + 1], targets[i : i + 1]) for i in range(len(inputs))]
+    if not all(torch.equal(both, torch.cat(each)) for both, each in zip(together, zip(*singly))):
+        raise ValueError(
+            f"prepare(inputs, targets) treats each sample for itself, and each time alike; on {len(inputs)} samples it"
+            " gave something else than on each of them: take what it needs of the whole batch into data(seed, step)"
+        )
 
 
 def _check_learns(blocks: list[torch.nn.Module]) -> None:

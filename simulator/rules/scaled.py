@@ -156,11 +156,11 @@ def adaptive(rule: Rule | None) -> bool:
 
 
 def require_plain_loss(rule: Rule | None, who: str) -> None:
-    """Raise ValueError when a rule wants a scaled loss and ``who`` adds to gradients what is not of the loss."""
+    """Raise ValueError when a rule wants a scaled loss and ``who`` adds to gradients what is not of that loss."""
     if scaled(rule):
         raise ValueError(
-            f"{who} adds to the gradients what does not come from the loss, and so is not scaled with it; got rule={rule}:"
-            " take the rule inside of Scaled"
+            f"{who} adds to the gradients what was not scaled as the loss is; got rule={rule}; take the rule without"
+            " Scaled"
         )
 
 

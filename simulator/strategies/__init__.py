@@ -19,9 +19,11 @@ from .compressed import Compressed
 from .context_parallel import ContextParallel
 from .data_parallel import DataParallel
 from .expert_parallel import ExpertParallel
+from .global_clip import GlobalClip
 from .gossip import Gossip
 from .horovod import Horovod
 from .hybrid import Hybrid
+from .loader import Loader
 from .local import (
     EASGD,
     SCAFFOLD,
@@ -38,11 +40,15 @@ from .local import (
     PostLocalSGD,
     SecureAggregation,
 )
+from .mixed_precision import MixedPrecision
+from .noise_scale import NoiseScale
+from .onebit_adam import OneBitAdam
 from .parameter_server import ParameterServer
 from .pipedream import PipeDream
 from .pipeline import Pipeline
 from .sharded import Sharded
 from .single import Single
+from .sync_buffers import SyncBuffers
 from .tensor_parallel import TensorParallel
 
 __all__ = [
@@ -63,13 +69,18 @@ __all__ = [
     "FedBuff",
     "FedProx",
     "GaussianNoise",
+    "GlobalClip",
     "Gossip",
     "HalvingDoubling",
     "HierarchicalAllReduce",
     "HingeWeight",
     "Horovod",
     "Hybrid",
+    "Loader",
     "LocalSGD",
+    "MixedPrecision",
+    "NoiseScale",
+    "OneBitAdam",
     "ParameterServer",
     "PipeDream",
     "Pipeline",
@@ -83,6 +94,7 @@ __all__ = [
     "ServerAllReduce",
     "Sharded",
     "Single",
+    "SyncBuffers",
     "TensorParallel",
     "TreeAllReduce",
     "aggregation",

@@ -100,7 +100,9 @@ class ClippedMean(Aggregation):
 
     def __call__(self, rows: Tensor) -> Tensor:
         """The mean of clipped rows."""
-        return sum(self.clipped(row) for row in rows) / len(rows)
+        import torch
+
+        return torch.stack([self.clipped(row) for row in rows]).mean(0)
 
     def clipped(self, gradient: Tensor, weight: float = 1.0) -> Tensor:
         """``weight`` times a gradient of at most ``norm``; given ``weight`` times the gradient."""
@@ -177,7 +179,7 @@ def aggregation_of(aggregate: object) -> Aggregation:
         return aggregate
     if not isinstance(aggregate, str) or aggregate not in AGGREGATIONS:
         raise ValueError(
-            f"gradients are aggregated by {', '.join(map(repr, AGGREGATIONS))}, or by one of simulator.aggregation, such"
-            f" as aggregation.TrimmedMean(0.1); got aggregate={aggregate!r}"
+            f"gradients are aggregated by {', '.join(map(repr, AGGREGATIONS))}, or by one of simulator.aggregation,"
+            f" such as aggregation.TrimmedMean(0.1); got aggregate={aggregate!r}"
         )
     return AGGREGATIONS[aggregate]

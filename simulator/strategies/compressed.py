@@ -11,8 +11,8 @@ from ..program import AllGather, AllReduce, Recv, ReduceScatter, Send
 from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Value, whole
-from .coding import end_to_end
 from .compressed_mail import Mailed
+from .encoding import end_to_end
 from .exchange import Exchange
 
 
@@ -26,13 +26,13 @@ class Compressed(Layer):
     - ``encode``, ``decode``: seconds per number on the virtual clock; decoding what n ranks sent takes n times as long.
 
     It stands over what it compresses: ``stack(DataParallel(), Compressed(…))``. Sums of partial gradients, as tensor
-    and context parallelism need them, stay exact, and so do parameters. Memories are kept by value: one for each bucket,
-    or for each server's chunk. Raises ValueError where gradients are scattered, or passed on from rank to rank, for then
-    ranks would round them differently.
+    and context parallelism need them, stay exact, and so do parameters. Memories are kept by value: one for each
+    bucket, or for each server's chunk. Raises ValueError where gradients are scattered, or passed on from rank to rank,
+    for then ranks would round them differently.
 
     >>> from simulator import compression
-    >>> grid = listing(stack(DataParallel(overlap=False), Compressed(compression.Sign())), 2, Model.of_times(blocks=1))
-    >>> grid.columns[0][4:7]
+    >>> small = Model.of_times(blocks=1, parameters=100)
+    >>> listing(stack(DataParallel(overlap=False), Compressed(compression.Sign())), 2, small).columns[0][4:7]
     ('Compute encode Sign', 'AllGather payload of Grads(0)[0] over data', 'Compute decode Sign of 2')
     """
 

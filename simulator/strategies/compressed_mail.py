@@ -10,7 +10,8 @@ from ..program import Compute, Recv, Send
 from ..rank import Rank
 from ..stack import Program
 from ..values import Grads, Nothing, Value, whole
-from .coding import Coding, DecodeOne, Room
+from .coding import Coding
+from .encoding import DecodeOne, Room
 from .exchange import first_time, payload_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Mailed:
         """Take the payload, and decode it."""
         me, coding, payload = self.me, self._coding(recv.value, "receives"), payload_of(recv.value)
         if first_time(me, payload):
-            size = float(coding.nbytes(me.model.parameter_bytes))
+            size = float(coding.nbytes(me.width(recv.value)))
             yield Compute(Room(coding), (recv.value,), (payload,), sizes=(size,))
         message = yield replace(recv, value=payload, into=None)
         if message is None or not message.empty:

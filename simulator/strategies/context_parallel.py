@@ -18,7 +18,7 @@ from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Value
 from .buckets import Buckets
-from .in_parts import backward_parts, forward_parts, no_halves, spec
+from .in_parts import backward_parts, forward_parts, no_halves, recomputed_parts, spec
 from .ring_attention import Ring
 
 
@@ -50,7 +50,7 @@ class ContextParallel(Layer):
 
     def rules(self, me: Rank) -> Rules:
         if me.size("context") == 1:
-            return {kind: _same for kind in (Backward, BackwardPart, BackwardWeight)}
+            return dict.fromkeys((Backward, BackwardPart, BackwardWeight), _same)
         done = Buckets(me, 0)
 
         def forward(forward: Forward) -> Program:
@@ -64,6 +64,8 @@ class ContextParallel(Layer):
                 yield part
 
         def backward(backward: Backward) -> Program:
+            for again in recomputed_parts(me, backward):
+                yield from forward_part(again)
             for part in backward_parts(me, backward):
                 yield from backward_part(part)
 

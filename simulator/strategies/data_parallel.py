@@ -31,9 +31,9 @@ class DataParallel(Layer):
     - ``bucket_bytes``: blocks join a bucket until it holds this many bytes [default 25 MiB, as in PyTorch].
     - ``overlap``: start the all-reduce of a bucket during the backward pass; without it, all run after the pass.
     - ``replicas``: ranks along the axis "data"; None: as many as there are.
-    - ``compression``: a compressor of ``simulator.compression``; see ``Compressed``, which is the same for any strategy.
+    - ``compression``: a compressor of ``simulator.compression``; see ``Compressed``, which does it for any strategy.
     - ``aggregate``: what the workers' gradients become: "mean", "weighted", "max", "clipped", "median" or "trimmed", or
-      one of ``simulator.aggregation`` with knobs of its own. The last three but "clipped" gather all gradients.
+      one of ``simulator.aggregation`` with its knobs. For "max", "median" and "trimmed" all gradients are gathered.
     - ``broadcast``: all begin with the parameters of the first, for models whose ranks draw different ones.
 
     >>> from simulator import aggregation, compression
@@ -79,7 +79,7 @@ class DataParallel(Layer):
             yield backward
             bucket = buckets.complete(backward.block)
             if bucket is not None and overlap:
-                yield from _started(me, exchange, bucket)
+                yield from started(me, exchange, bucket)
 
         def finish(update: Update) -> Program:
             if isinstance(aggregate, ClippedMean):
@@ -94,7 +94,7 @@ class DataParallel(Layer):
         return alike(me, buckets.all, rules) if self.broadcast else rules
 
 
-def _started(me: Rank, exchange: Exchange, bucket: Bucket) -> Program:
+def started(me: Rank, exchange: Exchange, bucket: Bucket) -> Program:
     """Exchange a bucket beside the program."""
     if exchange.compressor is None and isinstance(exchange.aggregate, Mean):
         yield _average(bucket)

@@ -11,7 +11,8 @@ from ..program import AllGather, AllReduce, Compute, Instruction
 from ..rank import Rank
 from ..values import Named, Value
 from .aggregation import Aggregation, ClippedMean, Mean, WeightedMean
-from .coding import Coding, DecodeAll, DecodeSum, Encode, Zeros, memories_of
+from .coding import Coding, memories_of
+from .encoding import DecodeAll, DecodeSum, Encode, Zeros
 from .low_rank import Factors, power_sgd_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Written = Iterator[Instruction]
 """Instructions of one rank, which use no results."""
+
+
+MEAN = Mean()
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Exchange:
 
     over: str
     compressor: Compressor | None = None
-    aggregate: Aggregation = Mean()
+    aggregate: Aggregation = MEAN
     seed: int = 0
     encode: float = 0.0
     decode: float = 0.0
@@ -53,7 +57,7 @@ class Exchange:
         elif self.compressor.linear:
             yield from self._summed(me, value)
         else:
-            yield from self.gather(me, value, value, Mean())
+            yield from self.gather(me, value, value, MEAN)
 
     def gather(self, me: Rank, value: Value, into: Value, combine: Callable[[Tensor], Tensor]) -> Written:
         """After which every rank has, under ``into``, what everybody's ``value`` gives together."""
@@ -74,7 +78,7 @@ class Exchange:
         """After which the payload of a value is there, and its memory is as it then must be."""
         yield from self.remembered(me, value)
         memory = memories_of(coding.compressor, value)
-        sizes = (float(coding.nbytes(me.model.parameter_bytes)), *(me.bytes(value) for _ in memory))
+        sizes = (float(coding.nbytes(me.width(value))), *(me.bytes(value) for _ in memory))
         seconds = self.encode * me.elements(value)
         function = Encode(coding, me.rank, parts)
         yield Compute(function, (value, *memory), (payload_of(value), *memory), seconds=seconds, sizes=sizes)
@@ -110,7 +114,7 @@ class Exchange:
     def _factored(self, me: Rank, value: Value, power: PowerSGD) -> Written:
         assert self.compressor is not None
         coding, count = Coding.of(self.compressor, me, value, self.seed), me.elements(value)
-        memory, width = memories_of(self.compressor, value), me.model.parameter_bytes
+        memory, width = memories_of(self.compressor, value), me.width(value)
         costs = self.encode * count, self.decode * count
         factors = Factors(power, coding.shapes, value, memory, self.over, width, *costs)
         yield from self.remembered(me, value)

@@ -28,7 +28,7 @@ from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Named, Replicated, Value
 from .buckets import Buckets
-from .in_parts import backward_parts, forward_parts, no_halves, spec
+from .in_parts import backward_parts, forward_parts, no_halves, recomputed_parts, spec
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class ExpertParallel(Layer):
 
     def rules(self, me: Rank) -> Rules:
         if me.size("expert") == 1:
-            return {kind: _same for kind in (Backward, BackwardPart, BackwardWeight)}
+            return dict.fromkeys((Backward, BackwardPart, BackwardWeight), _same)
         done = Buckets(me, 0)
 
         def has_experts(block: int) -> bool:
@@ -96,6 +96,8 @@ class ExpertParallel(Layer):
                 yield backward
                 yield from summed(backward.block)
                 return
+            for again in recomputed_parts(me, backward):
+                yield from forward_part(again)
             for part in backward_parts(me, backward):
                 yield from backward_part(part)
 

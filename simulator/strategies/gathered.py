@@ -34,8 +34,9 @@ class Gathered:
                 yield self._free(bucket)
 
     def load(self, load: Load) -> Program:
-        """The first that many ranks do."""
-        yield from self._begin()
+        """The first that many ranks do, but for what is loaded ahead on a stream."""
+        if load.step is None:
+            yield from self._begin()
         yield load
 
     def forward(self, forward: Forward) -> Program:
@@ -43,7 +44,9 @@ class Gathered:
         yield from self._begin()
         bucket = self.of[forward.block]
         yield from self._gather(bucket, ahead=1)
+        yield from self._gather_tied(forward.block)
         yield forward
+        yield from self._let_go_tied(forward.block)
         if forward.block == bucket[-1]:
             yield from self._let_go(bucket)
 
@@ -58,10 +61,13 @@ class Gathered:
     def _around(self, backward: Backward | BackwardInput, program: Program) -> Program:
         bucket = self.of[backward.block]
         yield from self._gather(bucket, ahead=-1)
+        yield from self._gather_tied(backward.block)
         for instruction in program:
             yield instruction
-            if instruction == backward and backward.block == bucket[0]:
-                yield from self._let_go(bucket)
+            if instruction == backward:
+                yield from self._let_go_tied(backward.block)
+                if backward.block == bucket[0]:
+                    yield from self._let_go(bucket)
 
     def _gather(self, bucket: Bucket, ahead: int) -> Program:
         """Have a bucket here, and start to gather those that come next in this direction."""
@@ -75,6 +81,23 @@ class Gathered:
                     self.here.add(following)
                     yield Start(AllGather(Params(following), over="data"), on="gather")
         yield Wait(Params(bucket))
+
+    def _tied(self, block: int) -> list[Bucket]:
+        """The other buckets here that have parameters which a block uses too."""
+        owners = {tie.block for tie in self.me.model.blocks[block].ties} & self.of.keys()
+        return sorted({self.of[owner] for owner in owners} - {self.of[block]})
+
+    def _gather_tied(self, block: int) -> Program:
+        """Have tied parameters here; if they are to come soon, they come now."""
+        for bucket in self._tied(block):
+            if bucket not in self.here:
+                self.here.add(bucket)
+                yield Start(AllGather(Params(bucket), over="data"), on="gather")
+            yield Wait(Params(bucket))
+
+    def _let_go_tied(self, block: int) -> Program:
+        for bucket in self._tied(block):
+            yield from self._let_go(bucket)
 
     def _let_go(self, bucket: Bucket) -> Program:
         if bucket in self.here:

@@ -16,6 +16,13 @@ def forward_parts(me: Rank, forward: Forward) -> list[ForwardPart]:
     return [ForwardPart(forward.block, forward.microbatch, at, len(parts), part.adds) for at, part in places]
 
 
+def recomputed_parts(me: Rank, backward: Backward) -> list[ForwardPart]:
+    """The parts that run again before a block's backward pass: all, where the model recomputes, or none."""
+    if not me.model.blocks[backward.block].recomputes:
+        return []
+    return forward_parts(me, Forward(backward.block, backward.microbatch))
+
+
 def backward_parts(me: Rank, backward: Backward) -> list[BackwardPart]:
     """The parts of a block in reverse."""
     parts = me.model.blocks[backward.block].parts

@@ -25,8 +25,8 @@ def power_sgd_of(compressor: Compressor) -> PowerSGD | None:
 class Factors:
     """The program of one value: its factors p and q, and its memory if it has one (Vogels et al. 2019).
 
-    ``p = M q``, averaged; orthonormal columns; ``q = Mᵀ p``, averaged; ``p qᵀ``. M is the gradient and what was left out
-    before. ``q`` is kept: it warms the next step up.
+    ``p = M q``, averaged; orthonormal columns; ``q = Mᵀ p``, averaged; ``p qᵀ``. M is the gradient and what was left
+    out before. ``q`` is kept: it warms the next step up.
     """
 
     power: PowerSGD

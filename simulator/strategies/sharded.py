@@ -32,6 +32,7 @@ from ..stack import Layer, Program, Rules
 from ..values import Chunk, Grads, Params, Value
 from .buckets import Bucket, Buckets
 from .gathered import Gathered
+from .starting import alike
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Sharded(Layer):
       once. 0 is a bucket per block.
     - ``prefetch``: how many buckets of parameters are gathered ahead of the one in use (stage 3).
     - ``replicas``: ranks along the axis; None: as many as there are.
+    - ``broadcast``: all begin with the parameters of the first, for models whose ranks draw different ones.
 
     Each rank updates a part of every bucket, so the rule must treat every number for itself: SGD, momentum and Adam do,
     LARS and LAMB do not.
@@ -56,6 +58,7 @@ class Sharded(Layer):
     bucket_bytes: float = 0
     prefetch: int = 1
     replicas: int | None = None
+    broadcast: bool = False
 
     def __post_init__(self) -> None:
         if self.stage not in (1, 2, 3):
@@ -111,7 +114,9 @@ class Sharded(Layer):
                     yield AllGather(Params(bucket), over="data")
 
         rules: Rules = {Backward: reduce, BackwardWeight: reduce, Update: update}
-        return rules if self.stage < 3 else {**rules, **Gathered(me, buckets, filled, self.prefetch, reduce).rules()}
+        if self.stage == 3:
+            rules = {**rules, **Gathered(me, buckets, filled, self.prefetch, reduce).rules()}
+        return alike(me, filled, rules) if self.broadcast else rules
 
     def reduction(self, me: Rank, bucket: Bucket) -> tuple[Instruction, ...]:
         """What happens to a bucket of gradients that is complete."""

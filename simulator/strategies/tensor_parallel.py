@@ -8,7 +8,7 @@ all-gather, of the same bytes together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from .. import checks
@@ -19,7 +19,7 @@ from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Replicated, Value
 from .buckets import Buckets
-from .in_parts import backward_parts, forward_parts, no_halves, spec
+from .in_parts import backward_parts, forward_parts, no_halves, recomputed_parts, spec
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class TensorParallel(Layer):
     """Split units of every block over the axis "tensor".
 
     - ``sequence``: split tokens too, where units are not split.
+    - ``vertical``: each rank loads only those columns (features) of the data that its part of the first block reads;
+      that block begins with a Linear.
     - ``ways``: ranks along the axis; None: as many as there are.
 
     Every block needs parts: the tiny GPT's modules have them, as have Linear layers; see ``Block.parts``.
@@ -36,10 +38,12 @@ class TensorParallel(Layer):
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads,)
 
     sequence: bool = False
+    vertical: bool = field(default=False, kw_only=True)
     ways: int | None = None
 
     def __post_init__(self) -> None:
         checks.kind("sequence", self.sequence, bool, "True or False")
+        checks.kind("vertical", self.vertical, bool, "True or False")
         if self.ways is not None:
             checks.whole("ways", self.ways, least=1)
 
@@ -48,7 +52,8 @@ class TensorParallel(Layer):
         return self.ways
 
     def cut(self, me: Rank, cut: Cut) -> Cut:
-        return replace(cut, tensor=(me.at("tensor"), me.size("tensor")), sequence=self.sequence)
+        tensor = me.at("tensor"), me.size("tensor")
+        return replace(cut, tensor=tensor, sequence=self.sequence, vertical=self.vertical)
 
     def rules(self, me: Rank) -> Rules:
         if me.size("tensor") == 1:
@@ -61,6 +66,8 @@ class TensorParallel(Layer):
                 yield from text.forward(part)
 
         def backward(backward: Backward) -> Program:
+            for again in recomputed_parts(me, backward):
+                yield from text.forward(again)
             for part in backward_parts(me, backward):
                 yield from backward_part(part)
 

@@ -41,6 +41,8 @@ from .federated import (
     round_time,
     rounds,
 )
+from .loading import loaded
+from .memory import model_states, pipeline_activations, sharded_states
 from .pipelines import (
     bubble_fraction,
     bubble_overhead,
@@ -96,12 +98,15 @@ __all__ = [
     "in_flight",
     "interleaved_pipeline",
     "largest_stable_rate",
+    "loaded",
     "lower_bound",
+    "model_states",
     "naive_pipeline",
     "pairwise_all_to_all",
     "parameter_server",
     "parameter_server_bytes",
     "pipeline",
+    "pipeline_activations",
     "pipeline_bytes",
     "pipelined",
     "recursive_doubling",
@@ -112,6 +117,7 @@ __all__ = [
     "sequence_parallel_bytes",
     "servers_beat_ring",
     "sharded_bytes",
+    "sharded_states",
     "tensor_parallel_bytes",
     "tree_all_reduce",
     "tree_broadcast",

@@ -13,7 +13,7 @@ from importlib import import_module
 from .problems import problem
 from .table import Case
 
-FAMILIES = ("basic", "collectives", "gossip", "local", "pipelines", "sharing")
+FAMILIES = ("basic", "collectives", "compression", "gossip", "local", "mixed", "models", "pipelines", "sharing")
 """The files of rows."""
 
 _files = [import_module(f".{name}", __package__) for name in FAMILIES]

@@ -11,6 +11,8 @@ import torch.distributed as dist
 
 import simulator as sim
 
+from . import model_problems
+
 
 class Scaled(torch.nn.Module):
     """A block with parameters that learn and parameters that do not."""
@@ -67,6 +69,7 @@ PROBLEMS: dict[str, Callable[[], sim.Problem]] = {
     ),
     "quadratic": lambda: sim.problem("quadratic", dtype="float64", spectrum=(1.0, 0.1, 0.3, 2.0), blocks=4, batch=9),
     "own": lambda: sim.Problem(own_blocks, torch.nn.functional.mse_loss, own_data, dtype="float64"),
+    **model_problems.PROBLEMS,
     "late": lambda: sim.Problem(late_blocks, torch.nn.functional.mse_loss, own_data, dtype="float64"),
 }
 

@@ -66,7 +66,7 @@ def in_two_stages(microbatches: int, ways: int = 1) -> Seconds:
 
 BY_PRODUCT = {"bytes": "the product of the closed forms of its parts, which have rows of their own"}
 LOOPED: dict[str, object] = {"schedule": "interleaved", "chunks": 2}
-ROUTED = {"bytes": "how many tokens travel is known only when they do"}
+ROUTED = {"bytes": "how many tokens travel is known only when they do", "unlearned": "nor is it without tokens"}
 TWICE = {"work": "ranks that split the units of a block all compute its experts"}
 CAUSAL = {"work": "what causal attention hides is not computed"}
 
@@ -83,6 +83,7 @@ def hybrid(name: str, seconds: Seconds, problem: str = "even-gpt", **knobs: obje
     """A row for a mix on four ranks."""
     outside = BY_PRODUCT | (CAUSAL if "context" in knobs else {})
     parted, routed = bool({"tensor", "context", "expert"} & knobs.keys()), "expert" in knobs
+    outside |= ROUTED if "expert" in knobs else {}
     outside |= TWICE if {"expert", "tensor"} <= knobs.keys() else {}
     strategy = sim.Hybrid(**knobs)  # type: ignore[arg-type]
     return Case(f"hybrid-{name}", strategy, (4,), unknown, seconds, problem, outside, parts=parted, experts=routed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ... import checks
+from ...collectives import parents
 from ...program import AllReduce
 from ...rank import Rank
 from ...stack import Layer, Rules
@@ -63,20 +64,6 @@ def both_trees(group: Group, value: Value, chunks: int) -> Written:
             yield group.recv(chunk, parent)
         for child in below:
             yield group.send(chunk, child)
-
-
-def parents(n: int) -> list[int | None]:
-    """The parent of each of n ranks in the first tree; None for its root. All leaves have odd numbers.
-
-    Clearing a rank's lowest set bit and setting the next gives the middle of a range twice as wide; where there is no
-    such rank, clearing alone gives the middle of what is left.
-    """
-    found: list[int | None] = [None]
-    for rank in range(1, n):
-        low = rank & -rank
-        up = (rank ^ low) | (low << 1)
-        found.append(up if up < n else rank ^ low)
-    return found
 
 
 def first_tree(n: int, rank: int) -> Place:

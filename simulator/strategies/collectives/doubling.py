@@ -21,7 +21,7 @@ class RecursiveDoubling(Layer):
     ``over``: the axis whose collectives it writes out; None: all. ``theory.recursive_doubling`` is its time. Where the
     number of ranks is no power of two, two messages more: see ``folded``.
 
-    >>> grid = listing(stack(DataParallel(overlap=False), RecursiveDoubling()), 2, Model.of_times(blocks=1))
+    >>> grid = listing(stack(DataParallel(overlap=False), RecursiveDoubling()), 2, Model.of_times(1, parameters=8))
     >>> grid.columns[0][4:7]
     ('Send Grads(0) to data 1', 'Recv Grads(0) from data 1', 'Reduce Grads(0) += 1 arrived Grads(0)[0]')
     """

@@ -23,7 +23,7 @@ class HalvingDoubling(Layer):
     ``over``: the axis whose collectives it writes out; None: all. ``theory.halving_doubling`` is its time. Where the
     number of ranks is no power of two, two messages more: see ``doubling.folded``.
 
-    >>> grid = listing(stack(DataParallel(overlap=False), HalvingDoubling()), 2, Model.of_times(blocks=1))
+    >>> grid = listing(stack(DataParallel(overlap=False), HalvingDoubling()), 2, Model.of_times(blocks=1, parameters=8))
     >>> grid.columns[0][4:8]
     ('Send Grads(0)[1/2] to data 1', 'Recv Grads(0)[0/2] from data 1', 'Reduce ...', 'Send Grads(0)[0/2] to data 1')
     """

@@ -21,7 +21,7 @@ class RingAllReduce(Layer):
 
     ``over``: the axis whose collectives it writes out; None: all. ``theory.ring_all_reduce`` is its time.
 
-    >>> grid = listing(stack(DataParallel(overlap=False), RingAllReduce()), 2, Model.of_times(blocks=1))
+    >>> grid = listing(stack(DataParallel(overlap=False), RingAllReduce()), 2, Model.of_times(blocks=1, parameters=8))
     >>> grid.columns[0][4:8]
     ('Send Grads(0)[1/2] to data 1', 'Recv Grads(0)[0/2] from data 1', 'Reduce ...', 'Send Grads(0)[0/2] to data 1')
     """

@@ -23,7 +23,7 @@ class TreeAllReduce(Layer):
 
     ``over``: the axis whose collectives it writes out; None: all. ``theory.tree_all_reduce`` is its time.
 
-    >>> grid = listing(stack(DataParallel(overlap=False), TreeAllReduce()), 2, Model.of_times(blocks=1))
+    >>> grid = listing(stack(DataParallel(overlap=False), TreeAllReduce()), 2, Model.of_times(blocks=1, parameters=8))
     >>> grid.columns[1][4:6]
     ('Send Grads(0) to data 0', 'Recv Grads(0) from data 0')
     """

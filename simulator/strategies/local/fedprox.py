@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ... import checks
 from ...program import Reduce
 from ...rank import Rank
+from ...rules.scaled import require_plain_loss
 from ...stack import Program
 from ...values import Grads, Params, Value
 from .federated import ANCHOR, Synchronous, local_rounds, serve_rounds

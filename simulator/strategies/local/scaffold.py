@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...program import Compute, Copy, Recv, Reduce, Send, Update
 from ...rank import Rank
+from ...rules.scaled import require_plain_loss
 from ...stack import Program
 from ...values import Grads, Named, Params
 from ..single import gradient

@@ -1,0 +1,117 @@
+"""Facts as data: accelerators, links and protocols, each number with its unit and its source."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from ..clusters.device import Device
+from ..clusters.wiring import Speed
+from .reading import Entry, own, read
+from .units import QUANTITIES, SPEED, TEXTS, canonical
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Entry", "device", "devices", "find", "link", "own", "read"]
+
+ACCELERATORS = ("gpu", "tpu", "npu", "cpu")
+HALF = ("bf16", "fp16", "fp32", "fp64")
+
+
+def devices(path: str | Path | None = None) -> pandas.DataFrame:
+    """The catalogue as a table: accelerators, network cards and buses, by key.
+
+    - ``path``: a .toml or .csv file of your own, whose entries come before those of the catalogue.
+
+    Columns carry their units, all in SI units; link bandwidths are those of one direction. ``confirmed`` is False where
+    a number comes from memory, and ``unconfirmed`` names which. Raises ValueError for a file with unknown keys, missing
+    units or absent sources.
+
+    >>> table = devices()
+    >>> table.loc["h100-sxm", "memory_B"] / 1e9, table.loc["h100-sxm", "source"][:23]
+    (80.0, 'stas00/ml-engineering c')
+    """
+    import pandas
+
+    rows = _entries(path)
+    names = [name for name in (*QUANTITIES, *TEXTS) if any(name in e.numbers or name in e.texts for e in rows.values())]
+    table = {
+        canonical(name): [entry.numbers.get(name, entry.texts.get(name)) for entry in rows.values()] for name in names
+    }
+    table["confirmed"] = [not entry.unconfirmed for entry in rows.values()]
+    return pandas.DataFrame(table, index=pandas.Index(rows, name="key"))
+
+
+def device(key: str, path: str | Path | None = None) -> Device:
+    """A device by its key in the catalogue, or in a file of your own.
+
+    Its ``flops`` are what large matrix products reach: measured, where somebody has, else the peak times the median
+    of all fractions that were measured.
+
+    >>> device("h100-sxm").peak("bf16"), device("h100-sxm").memory, round(device("h100-sxm").efficiency, 2)
+    (989000000000000.0, 80000000000.0, 0.8)
+    """
+    entry = find(key, path)
+    if entry.texts["kind"] not in ACCELERATORS:
+        raise ValueError(f"a device computes; {key!r} is a {entry.texts['kind']}: use simulator.catalog.link({key!r})")
+    peaks = {name: entry.numbers[name] for name in QUANTITIES if QUANTITIES[name] is SPEED and name in entry.numbers}
+    peaks.pop("matmul", None)
+    top = next((peaks[name] for name in HALF if name in peaks), None)
+    if top is None:
+        raise ValueError(f"{key!r} needs a peak, such as bf16_TFLOP_per_s; got {', '.join(entry.numbers)}")
+    return Device(
+        name=entry.texts.get("name", key),
+        flops=entry.get("matmul") or top * _usual_fraction(),
+        peaks=peaks,
+        memory=entry.get("memory"),
+        bandwidth=entry.get("memory_bandwidth"),
+        efficiency=_fraction(entry, top),
+        overhead=entry.get("kernel_overhead") or 0.0,
+        price=entry.get("price"),
+        priced=entry.texts.get("price_date"),
+        power=entry.get("power"),
+        idle=entry.get("idle_power"),
+    )
+
+
+def link(key: str, path: str | Path | None = None) -> Speed:
+    """The speed of a link by its key, or of the link that a device brings along: one direction.
+
+    >>> link("ib-hdr").bandwidth, round(link("a100-sxm-80gb").efficiency, 2)
+    (25000000000.0, 0.78)
+    """
+    entry = find(key, path)
+    bandwidth = entry["link_bandwidth"]
+    achieved = entry.get("link_achieved") or bandwidth
+    return Speed(bandwidth, entry.get("link_latency") or 0.0, achieved / bandwidth)
+
+
+def find(key: str, path: str | Path | None = None) -> Entry:
+    """An entry by its key. Raises ValueError that names the keys that come close."""
+    entries = _entries(path)
+    if key not in entries:
+        close = [name for name in entries if isinstance(key, str) and key and key in name]
+        names = close or get_close_matches(str(key), entries, n=5) or list(entries)
+        raise ValueError(f"nothing in the catalogue is called {key!r}; it has {', '.join(names)}")
+    return entries[key]
+
+
+def _entries(path: str | Path | None) -> dict[str, Entry]:
+    mine = read(path) if path is not None else {}
+    return {**mine, **{key: entry for key, entry in {**own("devices"), **own("links")}.items() if key not in mine}}
+
+
+def _fraction(entry: Entry, peak: float) -> float | None:
+    matmul = entry.get("matmul")
+    return None if matmul is None else matmul / peak
+
+
+@cache
+def _usual_fraction() -> float:
+    """The median of the fractions of their peaks that devices of the catalogue reach, where it was measured."""
+    every = own("devices").values()
+    return median(entry["matmul"] / entry["bf16"] for entry in every if "matmul" in entry.numbers)

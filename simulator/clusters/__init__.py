@@ -1,0 +1,12 @@
+"""What clusters are made of: devices, and the ways in which they are wired."""
+
+from .device import Device, dtype_name
+from .graph import Graph
+from .grid import Grid
+from .mesh import Mesh
+from .rails import Box, Rails
+from .star import Star
+from .tiers import Tiers
+from .wiring import Link, Speed, Wiring
+
+__all__ = ["Box", "Device", "Graph", "Grid", "Link", "Mesh", "Rails", "Speed", "Star", "Tiers", "Wiring", "dtype_name"]

@@ -1,0 +1,131 @@
+"""A wiring of one's own: a networkx graph."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from .wiring import Link, Node, Speed, Wiring, choice
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+Cost = tuple[int, int]
+"""Latency [fs], links: whole numbers, so that equal ways compare as equal."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph(Wiring):
+    """A directed graph; ranks are the nodes 0 … ranks−1, edges carry ``bandwidth`` [B/s] and ``latency`` [s].
+
+    An edge may carry ``efficiency``, a node ``machine``. Raises ValueError for edges without bandwidth or latency.
+    """
+
+    ranks: int
+    graph: nx.DiGraph
+    seed: int = 0
+    known: dict[Node, dict[Node, tuple[Cost, list[Node]]]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        missing = [rank for rank in range(self.ranks) if rank not in self.graph]
+        if missing:
+            raise ValueError(f"ranks are nodes of the graph, named 0 to {self.ranks - 1}; missing are {missing[:8]}")
+        for source, target, link in self.graph.edges(data=True):
+            _check(source, target, link)
+
+    def links(self) -> Iterator[Link]:
+        return iter(self.graph.edges)
+
+    def speed(self, link: Link) -> Speed:
+        edge = self.graph.edges[link]
+        return Speed(edge["bandwidth"], edge["latency"], edge.get("efficiency", 1.0))
+
+    def path(self, source: int, target: int) -> Sequence[Node]:
+        """Backwards from the target: wherever several nodes are on a best way, source and target choose."""
+        if source == target:
+            return (source,)
+        root, first = self._entry(source)
+        before = self._before(root)
+        if target not in before:
+            raise ValueError(f"every rank reaches every other over links; no way leads from {source} to {target}")
+        nodes: list[Node] = [target]
+        while nodes[-1] != root:
+            options = before[nodes[-1]][1]
+            nodes.append(options[choice(source, target, self.seed + len(nodes), len(options))])
+        return (*first, *reversed(nodes))
+
+    def machine(self, rank: int) -> Hashable:
+        return self.graph.nodes[rank].get("machine", rank)
+
+    @property
+    def grouped(self) -> bool:
+        return len({self.machine(rank) for rank in range(self.ranks)}) < self.ranks
+
+    def _entry(self, source: int) -> tuple[Node, tuple[Node, ...]]:
+        """A rank with a single link begins where its switch does: ranks of one switch share its tree of ways."""
+        out = list(self.graph.successors(source))
+        return (out[0], (source,)) if len(out) == 1 else (source, ())
+
+    def _before(self, root: Node) -> dict[Node, tuple[Cost, list[Node]]]:
+        """For each node its distance from the root, and all nodes before it on a best way (Dijkstra 1959)."""
+        if root in self.known:
+            return self.known[root]
+        found: dict[Node, tuple[Cost, list[Node]]] = {root: ((0, 0), [])}
+        queue: list[tuple[Cost, int, Node]] = [((0, 0), 0, root)]
+        count = 0
+        while queue:
+            cost, _, node = heapq.heappop(queue)
+            if cost > found[node][0]:
+                continue
+            for after, link in self.graph.adj[node].items():
+                new = (cost[0] + round(link["latency"] * 1e15), cost[1] + 1)
+                if after not in found or new < found[after][0]:
+                    found[after], count = (new, [node]), count + 1
+                    heapq.heappush(queue, (new, count, after))
+                elif new == found[after][0]:
+                    found[after][1].append(node)
+        self.known[root] = found
+        return found
+
+
+def directed(graph: nx.Graph) -> tuple[int, nx.DiGraph]:
+    """How many ranks a user's graph has, and the graph with both directions of each link."""
+    if graph.is_multigraph():
+        raise ValueError("a cluster has one link from node to node; got a multigraph: add parallel links up")
+    ranks = sum(isinstance(node, int) for node in graph.nodes)
+    if not ranks:
+        raise ValueError("ranks are nodes of the graph, named 0, 1, 2, …; got a graph without whole numbers")
+    return ranks, graph if graph.is_directed() else graph.to_directed()
+
+
+def built(wiring: Wiring) -> nx.DiGraph:
+    """Any wiring as a graph."""
+    if isinstance(wiring, Graph):
+        return wiring.graph
+    import networkx as nx  # takes half of the time in which everything else here is imported
+
+    graph = nx.DiGraph()
+    graph.add_nodes_from((rank, {"machine": wiring.machine(rank)}) for rank in range(wiring.ranks))
+    graph.add_edges_from((*link, wiring.speed(link)._asdict()) for link in wiring.links())
+    return graph
+
+
+def hops(nodes: Sequence[Node]) -> tuple[Link, ...]:
+    """The links between the nodes of a path."""
+    return tuple(pairwise(nodes))
+
+
+def _check(source: Node, target: Node, link: dict[str, Any]) -> None:
+    for name, unit in (("bandwidth", "bytes per second above 0"), ("latency", "seconds, 0 or more")):
+        value = link.get(name)
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        if not real or not (value > 0 if name == "bandwidth" else 0 <= value < inf):  # type: ignore[operator]
+            raise ValueError(f"a link has a {name}, {unit}; {source!r} -> {target!r} has {name}={value!r}")
+    share = link.get("efficiency", 1.0)
+    if not 0 < share <= 1:
+        raise ValueError(f"a link has an efficiency above 0, at most 1; {source!r} -> {target!r} has {share!r}")

@@ -1,0 +1,189 @@
+"""Clusters by name, as people build them; their numbers are the catalogue's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from inspect import signature
+from math import inf
+from typing import Any
+
+from .. import catalog, checks
+from ..cluster import Cluster, check_ranks
+from .device import Device
+from .grid import Grid
+from .machines import TRUNK_LATENCY, dgx, mi300x, mixed
+from .star import Star
+from .tiers import Tiers
+from .wiring import Speed
+
+
+def ideal(ranks: int) -> Cluster:
+    """Compute as given, the network free."""
+    return Cluster.flat(ranks, inf, 0.0, name=f"{check_ranks(ranks)} ranks on an ideal network")
+
+
+def single_switch(
+    ranks: int, card: str = "100gbe-roce", bandwidth: float | None = None, latency: float | None = None
+) -> Cluster:
+    """All ranks on one switch that is never the bottleneck, with a card each.
+
+    ``card``: from the catalogue; or ``bandwidth`` [B/s per direction] and ``latency`` [s] from rank to rank.
+    """
+    speed = _card(card, bandwidth, latency)
+    half = (speed._replace(latency=speed.latency / 2),)
+    return Cluster(f"{check_ranks(ranks)} ranks on one switch, {_told(speed)}", ranks, Star(ranks, half, half))
+
+
+def fat_tree(
+    ranks: int,
+    per_leaf: int = 16,
+    oversubscription: float = 1.0,
+    spines: int | None = None,
+    card: str = "100gbe-roce",
+    bandwidth: float | None = None,
+    latency: float | None = None,
+    seed: int = 0,
+) -> Cluster:
+    """Leaf switches of ``per_leaf`` ranks, joined by spine switches.
+
+    ``oversubscription``: how many times more bandwidth a leaf has to its ranks than to all spines together; 1: none.
+    ``spines``: their number; None: as many links up as the bandwidth needs links of a card's speed.
+    """
+    checks.whole("per_leaf", per_leaf, least=1)
+    checks.number("oversubscription", oversubscription, above=0)
+    check_ranks(ranks)
+    speed = _card(card, bandwidth, latency)
+    up = speed.bandwidth * per_leaf / oversubscription
+    many = max(1, round(up / speed.bandwidth)) if spines is None else checks.whole("spines", spines, least=1)
+    host, trunk = speed._replace(latency=speed.latency / 2), Speed(up / many, TRUNK_LATENCY, speed.efficiency)
+    name = f"{ranks} ranks in a fat tree, {oversubscription:g}:1, {_told(speed)}"
+    return Cluster(name, ranks, Tiers(ranks, per_leaf, many, host, trunk, seed))
+
+
+def ring(ranks: int, bandwidth: float = 12.5e9, latency: float = 1e-6) -> Cluster:
+    """Every rank joined to its two neighbours; ``bandwidth`` [B/s per direction], ``latency`` [s] of each link."""
+    speed = _card("", bandwidth, latency)
+    return Cluster(f"{check_ranks(ranks)} ranks in a ring, {_told(speed)}", ranks, Grid((ranks,), speed))
+
+
+def torus(
+    shape: Sequence[int] | None = None,
+    ranks: int | None = None,
+    chip: str = "tpu-v4",
+    bandwidth: float | None = None,
+    latency: float = 1e-6,
+) -> Cluster:
+    """Every rank joined to its neighbours along every dimension of ``shape``, as TPUs are.
+
+    ``ranks`` instead of ``shape``: the cube, or the square of a chip with a 2D torus, that they fill. ``chip``: of the
+    catalogue; its bandwidth is that of all its links together. ``bandwidth`` [B/s], ``latency`` [s]: of one link.
+    """
+    wires = catalog.find(chip).texts.get("link", "")
+    dimensions = 2 if "2D" in wires else 3
+    sides = tuple(checks.whole("shape", n, least=1) for n in shape) if shape is not None else _cube(ranks, dimensions)
+    if bandwidth is None and "torus" not in wires:
+        raise ValueError(f"a chip of a torus has links along its dimensions; {chip!r} has {wires!r}: give a bandwidth")
+    total = catalog.link(chip).bandwidth if bandwidth is None else 2 * dimensions * bandwidth
+    speed = _card("", total / (2 * dimensions), latency)
+    name = f"{catalog.device(chip).name}, torus of {'x'.join(map(str, sides))}"
+    return Cluster(name, Grid(sides, speed).ranks, Grid(sides, speed), device=catalog.device(chip))
+
+
+def edge(ranks: int, servers: int = 1, up: float = 10e6 / 8, down: float = 50e6 / 8, latency: float = 0.03) -> Cluster:
+    """Slow devices behind slow links: the first ``servers`` ranks stand in a data centre, all others at home.
+
+    ``up``, ``down`` [B/s] and ``latency`` [s], each way, of the link of a home. Devices are of three speeds, by turns:
+    200, 50 and 10 GFLOP/s.
+    """
+    check_ranks(ranks)
+    checks.whole("servers", servers)
+    homes = max(0, ranks - servers)
+    centre = (Speed(12.5e9, 1e-6),) * min(servers, ranks)
+    slow = [_card("", checks.number(name, speed, above=0), latency) for name, speed in (("up", up), ("down", down))]
+    wiring = Star(ranks, centre + (slow[0],) * homes, centre + (slow[1],) * homes)
+    phones = [Device(name, speed) for name, speed in (("laptop", 200e9), ("phone", 50e9), ("small board", 10e9))]
+    devices = [Device("server", 10e12)] * len(centre) + [phones[index % 3] for index in range(homes)]
+    return Cluster(f"{homes} devices at the edge, {servers} servers", ranks, wiring, devices=tuple(devices))
+
+
+PRESETS: dict[str, Callable[..., Cluster]] = {
+    "ideal": ideal,
+    "single-switch": single_switch,
+    "fat-tree": fat_tree,
+    "ring": ring,
+    "torus": torus,
+    "dgx-a100": dgx("a100-sxm-80gb", "ib-hdr", "pcie4-x16"),
+    "dgx-h100": dgx("h100-sxm", "ib-ndr", "pcie5-x16"),
+    "mi300x": mi300x,
+    "mixed": mixed,
+    "edge": edge,
+}
+COMMON = ("device", "algorithm", "overheads")
+
+
+def presets() -> dict[str, str]:
+    """The clusters that ``cluster(name, …)`` makes, and the knobs of each.
+
+    >>> presets()["ring"]
+    'ranks, bandwidth=12500000000.0, latency=1e-06'
+    """
+    return {name: _knobs(preset) for name, preset in PRESETS.items()}
+
+
+def made(name: str, knobs: Mapping[str, Any]) -> Cluster:
+    """A preset with its knobs, and with what every cluster can be given instead of its own."""
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"no cluster is called {name!r}; the names are {', '.join(map(repr, PRESETS))}")
+    preset, parameters = PRESETS[name], signature(PRESETS[name]).parameters
+    own = {key: value for key, value in knobs.items() if key not in COMMON}
+    unknown = [key for key in own if key not in parameters]
+    needed = [key for key, p in parameters.items() if p.default is p.empty and key not in own]
+    if unknown or needed:
+        wrong = f"got {', '.join(unknown)}" if unknown else f"{needed[0]} is missing"
+        raise ValueError(f"cluster {name!r} takes {_knobs(preset)}, and {', '.join(COMMON)}; {wrong}")
+    return _instead(preset(**own), {key: value for key, value in knobs.items() if key in COMMON})
+
+
+def _instead(cluster: Cluster, given: Mapping[str, Any]) -> Cluster:
+    """A cluster with other devices, algorithms or overheads."""
+    fields = {key: value for key, value in given.items() if key != "device"}
+    if "device" in given:
+        chosen = given["device"]
+        every = [chosen] if isinstance(chosen, Device | str) else list(chosen)
+        devices = tuple(catalog.device(one) if isinstance(one, str) else one for one in every)
+        for one in devices:
+            checks.kind("device", one, Device, "a Device, the key of one, or a sequence with one for each rank")
+        fields |= dict(device=devices[0], devices=() if len(devices) == 1 else devices)
+    return replace(cluster, **fields) if fields else cluster
+
+
+def _knobs(preset: Callable[..., Cluster]) -> str:
+    parameters = signature(preset).parameters.values()
+    return ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
+
+
+def _card(key: str, bandwidth: float | None, latency: float | None) -> Speed:
+    """A card of the catalogue, unless told otherwise."""
+    if bandwidth is None:
+        found = catalog.link(key)
+        return found if latency is None else found._replace(latency=checks.number("latency", latency, least=0))
+    bandwidth = checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
+    return Speed(bandwidth, checks.number("latency", 0.0 if latency is None else latency, least=0, of="in seconds"))
+
+
+def _told(speed: Speed) -> str:
+    return f"{speed.bandwidth:g} B/s"
+
+
+def _cube(ranks: int | None, dimensions: int) -> tuple[int, ...]:
+    """The sides of a torus of so many ranks, as equal as they can be."""
+    if ranks is None:
+        raise ValueError("a torus takes shape=(4, 4, 4), or ranks")
+    sides, left = [], check_ranks(ranks)
+    for dimension in range(dimensions, 0, -1):
+        side = max(n for n in range(1, round(left ** (1 / dimension)) + 1) if left % n == 0)
+        sides.append(side)
+        left //= side
+    sides[-1] *= left
+    return tuple(sorted(sides))

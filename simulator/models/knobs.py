@@ -1,0 +1,47 @@
+"""Models anew: with another batch, dtype or recomputation."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass, replace
+
+from ..model import Block, Model
+from .transformer import RECOMPUTE
+
+
+def with_knobs(model: Model, batch: int | None = None, dtype: str | None = None, recompute: str | None = None) -> Model:
+    """The same model with another global ``batch`` [samples], ``dtype`` or ``recompute``; None: as it is.
+
+    A model without a recipe, such as one given by its times, can recompute all or nothing: it then keeps only what
+    enters each block, and its backward passes begin with their forward passes.
+
+    Raises ValueError when the model cannot.
+
+    >>> from simulator import model
+    >>> small = with_knobs(model("gpt2-small"), batch=8, recompute="full")
+    >>> small.batch, small.hardware_flops > small.model_flops
+    (8, True)
+    """
+    changes = {name: value for name, value in (("dtype", dtype), ("recompute", recompute)) if value is not None}
+    if recompute is not None and recompute not in RECOMPUTE:
+        raise ValueError(f"recompute is one of {', '.join(map(repr, RECOMPUTE))}; got {recompute!r}")
+    if changes and is_dataclass(model.recipe):
+        model = replace(model.recipe, batch=model.batch, **changes).model()
+    elif changes:
+        model = _by_hand(model, dtype, recompute)
+    return model if batch is None else model.with_batch(batch)
+
+
+def _by_hand(model: Model, dtype: str | None, recompute: str | None) -> Model:
+    if dtype is not None:
+        raise ValueError(f"{model.name} is given by times or sizes of its own, which belong to one dtype; got {dtype!r}")
+    if recompute == "selective":
+        raise ValueError(f"selective recomputation is of attention, which {model.name} does not know of: use 'full'")
+    return replace(model, blocks=tuple(_recomputing(block, recompute == "full") for block in model.blocks))
+
+
+def _recomputing(block: Block, full: bool) -> Block:
+    if full == block.recomputes:
+        return block
+    if not full:
+        raise ValueError("what a block keeps without recomputation is not known any more: use the model as it was")
+    return replace(block, recomputes=True, saved_bytes=block.input_bytes)
