@@ -18,6 +18,7 @@ from .memory import RankMemory, memory
 from .model import Block, Model, Part
 from .models import model, models, transformer, with_knobs
 from .network import fair_rates
+from .operations import MatMul, Operations, Stream
 from .precision import Precision
 from .problem import Problem
 from .problems import problem, problems
@@ -123,7 +124,6 @@ from .values import (
     Tied,
     Value,
 )
-from .operations import MatMul, Operations, Stream
 from .work import Flops, Measured, Seconds
 
 __all__ = [

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
+from math import prod
 
 from .collectives import doublings, parents
 from .program import AllGather, AllReduce, AllToAll, Barrier, Broadcast, Collective, ReduceScatter
@@ -91,6 +92,33 @@ def hierarchical(kind: type[Collective], machines: Machines) -> tuple[Stage, ...
     return {ReduceScatter: (inner, outer), AllGather: (outer, inner), AllReduce: (inner, outer, inner)}[kind]
 
 
+def buckets(kind: type[Collective], axes: Sequence[Machines]) -> tuple[Stage, ...]:
+    """Two levels and more: along one dimension of a torus after the other, both ways round (Sack and Gropp 2015).
+
+    The value has a part for each dimension, which begins there: so all links are busy all the time.
+    """
+    halves = {AllReduce: (False, True), ReduceScatter: (False,), AllGather: (True,)}[kind]
+    found = []
+    for gathers in halves:
+        for turn in reversed(range(len(axes))) if gathers else range(len(axes)):
+            found.append(_turn(axes, turn))
+    return tuple(found)
+
+
+def _turn(axes: Sequence[Machines], turn: int) -> Stage:
+    """Every part of the value passes round its next dimension; all dimensions before it have cut it smaller."""
+    traffic: Traffic = Counter()
+    sides = [len(lines[0]) for lines in axes]
+    for part in range(len(axes)):
+        axis = (part + turn) % len(axes)
+        before = prod(sides[(part + earlier) % len(axes)] for earlier in range(turn))
+        share = (sides[axis] - 1) / sides[axis] / before / len(axes) / 2
+        for hop in (hop for line in axes[axis] for hop in _around(line)):
+            traffic[hop] += share  # type: ignore[assignment]
+            traffic[hop[::-1]] += share  # type: ignore[assignment]
+    return Stage(traffic, 0, max(sides) - 1)
+
+
 def direct(kind: type[Collective], machines: Machines) -> tuple[Stage, ...]:
     """Everybody to everybody: each adds up one part of the value, and gives the sum to all."""
     members = [rank for machine in machines for rank in machine]
@@ -106,24 +134,40 @@ def pairwise_exchange(machines: Machines) -> tuple[Stage, ...]:
     return (Stage(traffic, g - 1, n - g),)
 
 
-def stages_of(
-    algorithm: str, kind: type[Collective], machines: Machines, rings: Sequence[Sequence[int]], root: int = 0
-) -> tuple[Stage, ...]:
-    """A collective of at least two members by an algorithm; by rings, where the algorithm does not do it.
+def usable(algorithm: str, kind: type[Collective], machines: Machines) -> str:
+    """The algorithm, or "ring" where it does not do such a collective, or not on machines of uneven sizes.
 
-    ``root``: the rank that has the value, of a broadcast.
+    >>> usable("tree", AllReduce, [[0, 1], [2]]), usable("tree", AllGather, [[0, 1], [2]])
+    ('tree', 'ring')
     """
-    even = len({len(machine) for machine in machines}) == 1
+    levels = kind in PASSES and len({len(machine) for machine in machines}) == 1
+    does = {"tree": kind is AllReduce, "hierarchical": levels, "direct": kind in PASSES}
+    return algorithm if does.get(algorithm, False) else "ring"
+
+
+def stages_of(
+    algorithm: str,
+    kind: type[Collective],
+    machines: Machines,
+    rings: Sequence[Sequence[int]],
+    axes: Sequence[Machines] = (),
+    root: int = 0,
+) -> tuple[Stage, ...]:
+    """A collective of at least two members, by an algorithm that does it.
+
+    ``rings`` go through all members, ``axes`` are the rings along the dimensions of a torus, and ``root`` has the value
+    of a broadcast.
+    """
     if kind is Barrier:
         return (Stage(Counter(), doublings(max(map(len, machines))), doublings(len(machines))),)
     if kind is AllToAll:
         return pairwise_exchange(machines)
     if kind is Broadcast:
         return chain(root, machines, rings)
-    if algorithm == "tree" and kind is AllReduce:
+    if algorithm == "tree":
         return tree(machines)
-    if algorithm == "hierarchical" and even:
-        return hierarchical(kind, machines)
+    if algorithm == "hierarchical":
+        return buckets(kind, axes) if axes else hierarchical(kind, machines)
     return direct(kind, machines) if algorithm == "direct" else ring(kind, machines, rings)
 
 

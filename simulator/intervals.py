@@ -35,8 +35,8 @@ class Intervals:
             if first < last:
                 # Of those that touch it, and of itself, one interval is made.
                 begin, end = bisect_left(self.lasts, first), bisect_right(self.firsts, last)
-                touched = self.firsts[begin:end] + [first], self.lasts[begin:end] + [last]
-                self._put(begin, end, [(min(touched[0]), max(touched[1]))])
+                whole = min([first, *self.firsts[begin:end]]), max([last, *self.lasts[begin:end]])
+                self._put(begin, end, [whole])
 
     def remove(self, less: Iterable[Interval]) -> None:
         """These are not there any more."""

@@ -45,6 +45,7 @@ class Layout:
         self.own = [[parameter for _, parameter in mine] for mine in own_parameters(every)]
         self.held = [parameter for block in self.blocks for parameter in self.parameters(block)]
         self.starts = dict(zip(self.blocks, accumulate(map(self._size, self.blocks), initial=0)))
+        self.spans: dict[tuple[int, ...], tuple[int, int]] = {}  # asked for at every collective and update
         full = self._narrowed()
         self.params, self.grads = _flatten(self.held, device)
         self.frozen = _frozen(self.held, device)
@@ -121,6 +122,12 @@ class Layout:
         return params if isinstance(value.value, Params) else grads
 
     def _span(self, value: Params | Grads) -> tuple[int, int]:
+        if value.blocks not in self.spans:
+            self.spans[value.blocks] = self._found(value)
+        return self.spans[value.blocks]
+
+    def _found(self, value: Params | Grads) -> tuple[int, int]:
+        """First element and one past the last of blocks that lie side by side."""
         first, last = value.blocks[0], value.blocks[-1]
         if first not in self.starts or last not in self.starts:
             raise ValueError(f"rank {self.me.rank} has the blocks {self.me.blocks}; got {value}")

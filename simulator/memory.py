@@ -113,8 +113,8 @@ def _read(text: Text, precision: Precision | None) -> tuple[RankMemory, ...]:
 
 def _plain(text: Text) -> Precision:
     """The precision that a strategy says."""
-    reduced, width = text.stack.reduced, text.model.parameter_bytes
-    return Precision.plain(width) if reduced is None else Precision.mixed(width, reduced.accumulate)
+    reduced = text.stack.reduced
+    return Precision.plain(text.model.parameter_bytes) if reduced is None else reduced.precision(text.model)
 
 
 def _of(text: Text, rank: int, precision: Precision, known: dict[object, RankMemory]) -> RankMemory:

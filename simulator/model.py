@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from . import checks
 from .values import Tied, bounds
@@ -96,13 +96,6 @@ class Block:
         return Scaled(self.backward, 0.5) if self.weight is None else self.weight
 
 
-class Recipe(Protocol):
-    """What a model was made from."""
-
-    def model(self) -> Model:
-        """Make it."""
-
-
 @dataclass(frozen=True)
 class Model:
     """A chain of blocks, with sizes in bytes and work in seconds or FLOPs; no tensors, so of any size.
@@ -110,7 +103,7 @@ class Model:
     ``batch`` is the number of samples in a global batch, ``parameter_bytes`` the width of a parameter and of its
     gradient. ``load`` is the work of fetching a rank's share of a step, which its first microbatch pays, and ``loss``
     that of the loss. ``update`` is the work of an update and ``reduce`` that of a Reduce, Copy or Free; their
-    "samples" are the numbers that are touched. ``recipe`` makes it anew with another dtype or recomputation.
+    "samples" are the numbers that are touched. ``recipe`` is what it was made from; see ``with_knobs``.
     """
 
     name: str
@@ -121,7 +114,7 @@ class Model:
     loss: Work = FREE
     update: Work = FREE
     reduce: Work = FREE
-    recipe: Recipe | None = field(default=None, repr=False, compare=False)
+    recipe: object = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         checks.whole("batch", self.batch, least=1, of="in samples")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from . import checks
 from .clusters.device import Device, dtype_name
@@ -64,8 +65,8 @@ class MatMul:
 
     def _turned(self, place: dict[str, str]) -> MatMul:
         """The product in which each dimension stands in another place."""
-        sizes = {place[name]: getattr(self, name) for name in DIMENSIONS}
-        roles = {name: place[getattr(self, name)] for name in ("samples", "tokens", "units")}
+        sizes: dict[str, Any] = {place[name]: getattr(self, name) for name in DIMENSIONS}
+        roles: dict[str, Any] = {name: place[getattr(self, name)] for name in ("samples", "tokens", "units")}
         return replace(self, **sizes, **roles)
 
     def shared(self, units: int, tokens: int, experts: int) -> MatMul:

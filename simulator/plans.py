@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from .algorithms import Stage, stages_of
+from .algorithms import Stage, stages_of, usable
 from .cluster import Cluster, Link
-from .program import AllReduce, Collective
+from .program import Collective
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class Planner:
         return self.cluster.wiring.rings(self.members)
 
     @cached_property
+    def axes(self) -> list[list[list[int]]]:
+        """The rings along the dimensions of a torus."""
+        return self.cluster.wiring.axes(self.members)
+
+    @cached_property
     def latencies(self) -> tuple[float, float]:
         """Of the slowest hop within a machine, and between machines [s]."""
         found = [0.0, 0.0]
@@ -86,19 +91,18 @@ class Planner:
     def _plans(self, kind: type[Collective], root: int) -> list[Plan]:
         found: list[Plan] = []
         for algorithm in self._algorithms(kind):
-            stages = stages_of(algorithm, kind, self.machines, self.rings, self.members[root])
+            stages = stages_of(algorithm, kind, self.machines, self.rings, self.axes, self.members[root])
             paths = [self._path(stage) for stage in stages]
             found += [self._plan(algorithm, protocol, stages, paths) for protocol in self._protocols(algorithm)]
         return found
 
-    def _algorithms(self, kind: type[Collective]) -> tuple[str, ...]:
-        """Those to choose from: NCCL's own are rings and trees."""
-        if self.cluster.algorithm != "auto":
-            return (self.cluster.algorithm,)
-        if kind is not AllReduce:
-            return ("ring", "direct") if self.cluster.wiring.direct else ("ring",)
-        more = () if self.cluster.library else ("hierarchical",)
-        return ("ring", "tree", *more, *(("direct",) if self.cluster.wiring.direct else ()))
+    def _algorithms(self, kind: type[Collective]) -> list[str]:
+        """Those to choose from: NCCL's own are rings and trees; everybody to everybody needs links for it."""
+        names = [self.cluster.algorithm]
+        if names == ["auto"]:
+            names = ["ring", "tree"] if self.cluster.library else ["ring", "tree", "hierarchical"]
+            names += ["direct"] if self.cluster.wiring.direct else []
+        return list(dict.fromkeys(usable(name, kind, self.machines) for name in names))
 
     def _protocols(self, algorithm: str) -> tuple[Protocol, ...]:
         if self.cluster.library is None:

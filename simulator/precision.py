@@ -61,6 +61,10 @@ class Reduced:
         found: torch.dtype = getattr(torch, TYPES[self.dtype])
         return found
 
+    def precision(self, model: Model) -> Precision:
+        """The bytes of each kind of number, for a model in full width."""
+        return Precision.mixed(master_width(model), self.accumulate)
+
     def rule(self, rule: Rule | None) -> Rule | None:
         """The rule with the scale around it. Raises ValueError when it has another one already."""
         if rule is None or self.scale is None or rule == Scaled(_inside(rule), self.scale):
@@ -70,6 +74,11 @@ class Reduced:
                 f"a loss has one scale; got scale={self.scale} and rule={rule}: leave out the one or the other"
             )
         return Scaled(rule, self.scale)
+
+
+def master_width(model: Model) -> int:
+    """The bytes of a number of the master copy: those of the model, where it is not given in fewer already."""
+    return max(4, model.parameter_bytes)
 
 
 def _inside(rule: Rule) -> Rule:

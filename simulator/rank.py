@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .computing import Compute, Copy
 from .cutting import local, replicated
 from .model import Model
-from .precision import reduced
+from .precision import master_width, reduced
 from .values import (
     Act,
     ActGrad,
@@ -174,7 +174,7 @@ class Rank:
     def width(self, value: Value) -> int:
         """The bytes of one number of parameters or gradients."""
         accumulated = self.reduced is not None and self.reduced.accumulate and isinstance(whole(value), Grads)
-        return (self.whole_model if accumulated else self.model).parameter_bytes
+        return master_width(self.whole_model) if accumulated else self.model.parameter_bytes
 
     def imbalance(self, value: Value) -> float:
         """How much more tokens the busiest rank gets than the mean one, of a value that an AllToAll sends.

@@ -182,19 +182,23 @@ def test_a_torus_has_all_its_wires():
     assert sim.cluster("torus", ranks=16, chip="tpu-v5e").name.endswith("4x4")
 
 
-def test_the_rings_of_a_torus_are_made_of_neighbours_and_use_all_its_links():
-    cluster = sim.cluster("torus", shape=(4, 4, 4))
+def test_a_torus_adds_up_along_all_dimensions_at_once():
+    """All links are busy all the time: (1 - 1/n)·size over all links of a rank, twice."""
+    cluster = sim.cluster("torus", shape=(4, 4, 4), latency=0.0)
     rings = cluster.wiring.rings(range(64))
-    assert len(rings) == 6 and all(sorted(ring) == list(range(64)) for ring in rings)
+    assert len(rings) == 2 and all(sorted(ring) == list(range(64)) for ring in rings)
     assert all(len(cluster.route(a, b)) == 1 for ring in rings for a, b in pairwise(ring))
-    plan = best(cluster, AllReduce, 1e9)
-    one = sim.cluster("ring", ranks=64, bandwidth=50e9)
-    assert best(one, AllReduce, 1e9).seconds(1e9) / plan.seconds(1e9) > 1.9
+    assert run_of(cluster, 1e9).makespan == pytest.approx(2 * 63 / 64 * 1e9 / 300e9, rel=1e-9)
+    ring = replace(cluster, algorithm="ring")
+    assert run_of(ring, 1e9).makespan == pytest.approx(2 * 63 / 64 * 1e9 / 100e9, rel=1e-9)
+    uneven = sim.cluster("torus", shape=(2, 1, 3), bandwidth=1.0, latency=0.5)
+    assert best(uneven, ReduceScatter, 4.0).latency == 2 * 2 * 0.5
+    assert sum(best(uneven, ReduceScatter, 4.0).sent) == pytest.approx(5.0)
 
 
 def test_mixed_generations_compute_at_their_own_speed():
     cluster = sim.cluster("mixed", nodes=2)
-    model = sim.Model(blocks=(sim.Block(forward=sim.Flops(1e12), backward=sim.Flops(2e12)),), batch=16)
+    model = sim.Model("work", blocks=(sim.Block(forward=sim.Flops(1e12), backward=sim.Flops(2e12)),), batch=16)
     run = sim.simulate(sim.DataParallel(), model, cluster, steps=1)
     for rank, key in ((0, "a100-sxm-80gb"), (7, "a100-sxm-80gb"), (8, "h100-sxm"), (15, "h100-sxm")):
         assert cluster.device_of(rank) == sim.device(key)
@@ -328,7 +332,7 @@ def test_other_devices_and_algorithms():
     assert cluster.device == sim.device("h100-sxm") and cluster.algorithm == "ring" and cluster.ranks == 4
     fast, slow = sim.Device(flops=4.0), sim.Device(flops=1.0)
     pair = sim.cluster("ideal", ranks=2, device=[fast, slow])
-    model = sim.Model(blocks=(sim.Block(forward=sim.Flops(4.0), backward=sim.Flops(8.0)),), batch=2)
+    model = sim.Model("work", blocks=(sim.Block(forward=sim.Flops(4.0), backward=sim.Flops(8.0)),), batch=2)
     run = sim.simulate(sim.DataParallel(), model, pair, steps=1)
     assert run.busy == pytest.approx([3.0, 12.0]) and run.makespan == pytest.approx(12.0)
 
@@ -401,16 +405,36 @@ def test_max_min_over_routes_of_random_networks(cluster: sim.Cluster, data: st.D
 KINDS = {AllReduce: 2.0, ReduceScatter: 1.0, AllGather: 1.0}
 
 
-@some
+def least(cluster: sim.Cluster, kind: type[sim.Collective], size: float) -> float:
+    """A12 for ranks whose bandwidths differ: what each must send and receive itself, and what all must together.
+
+    Where all have the same bandwidth it is A12 itself. A rank has the bandwidth of all its links together.
+    """
+    n, graph = cluster.ranks, cluster.graph
+    own = (n - 1) / n if kind in (ReduceScatter, AllGather) else 1.0
+    total = KINDS.get(kind, 1.0) * (n - 1)
+    sends, receives = kind in (AllReduce, ReduceScatter), kind in (AllReduce, AllGather, Broadcast)
+    bounds = []
+    for degree, needs in ((graph.out_degree, sends), (graph.in_degree, receives)):
+        each = [degree(rank, weight="bandwidth") for rank in range(n)]
+        bounds += [total / sum(each), own / min(each[kind is Broadcast :]) if needs else 0.0]
+    return size * max(bounds)
+
+
+@settings(max_examples=200, deadline=None)
 @given(networks(), st.sampled_from([AllReduce, ReduceScatter, AllGather, Broadcast]), st.sampled_from(ALGORITHMS))
 def test_no_collective_beats_its_lower_bound_on_any_network(cluster: sim.Cluster, kind: Any, algorithm: str):
-    """A12, with all links of a rank together as its bandwidth."""
-    n, size = cluster.ranks, 4000.0
-    ways = [cluster.graph.out_degree(weight="bandwidth"), cluster.graph.in_degree(weight="bandwidth")]
-    bandwidth = min(way[rank] for way in ways for rank in range(n))
-    bound = size / bandwidth * (1.0 if kind is Broadcast else KINDS[kind] * (n - 1) / n)
-    run = run_of(replace(cluster, algorithm=algorithm), size, kind(WHOLE))
-    assert run.makespan >= bound * (1 - 1e-9)
+    """A12."""
+    run = run_of(replace(cluster, algorithm=algorithm), 4000.0, kind(WHOLE))
+    assert run.makespan >= least(cluster, kind, 4000.0) * (1 - 1e-9)
+
+
+def test_the_lower_bound_is_that_of_ranks_alike():
+    """A12: 14, 7 and 8 ms; a ring reaches it where there is no latency."""
+    cluster = sim.cluster("single-switch", ranks=8, bandwidth=12.5e9, latency=0.0)
+    for kind, milliseconds in ((AllReduce, 14.0), (ReduceScatter, 7.0), (AllGather, 7.0), (Broadcast, 8.0)):
+        assert least(cluster, kind, 100e6) == pytest.approx(milliseconds * 1e-3)
+        assert best(cluster, kind, 100e6).seconds(100e6) == pytest.approx(milliseconds * 1e-3)
 
 
 @some
@@ -447,7 +471,7 @@ def test_rings_leave_a_machine_by_all_its_cards():
     for link, share in plan.stages[0][1].items():
         if isinstance(link[0], tuple) and link[0][0] == "nic" and isinstance(link[1], tuple):
             busy[link[0]] += share  # type: ignore[assignment]
-    assert len(busy) == 32 and set(busy.values()) == {pytest.approx(2 * 31 / 32 / 8)}
+    assert len(busy) == 32 and list(busy.values()) == pytest.approx([2 * 31 / 32 / 8] * 32)
 
 
 def test_the_algorithm_goes_by_size_and_by_wiring():
@@ -490,7 +514,7 @@ def test_bandwidth_in_a_mesh_grows_with_the_ranks():
         (4, 2**30, 7259.4),
         (8, 2**30, 8193.0),
         (8, 2**27, 1162.0),
-        (8, 2**24, 232.4),
+        (8, 2**26, 579.9),
     ],
 )
 def test_an_all_reduce_inside_a_dgx_a100(n: int, size: int, microseconds: float):

@@ -260,7 +260,7 @@ def alarms(strategy, ranks: int, rank: int = 0, blocks: int = 4) -> list[str]:
     return [text for text in sim.listing(strategy, ranks, model)[rank] if "overflow" in text or "alarm" in text]
 
 
-RULE = Scaled(SGD(0.1))
+RULE, SCALED = Scaled(SGD(0.1)), sim.MixedPrecision("fp16", scale=LossScale())
 
 
 def test_ranks_that_update_alike_say_nothing():
@@ -293,8 +293,10 @@ def test_units_of_replicas_tell_along_their_own_axis():
         (lambda: learned(sim.stack(sim.Single(rule=RULE), sim.MixedPrecision(scale=FixedScale(2.0))), 1), "one scale"),
         (lambda: learned(sim.stack(sim.MixedPrecision("bf16"), sim.MixedPrecision("fp16")), 1), "one type"),
         (lambda: learned(sim.stack(sim.MixedPrecision()), 1, sim.problem("tiny-moe")), "mixture of experts"),
-        (lambda: learned(sim.FedProx(rule=RULE), 3), "FedProx adds to the gradients what was not scaled"),
-        (lambda: learned(sim.SCAFFOLD(rule=RULE), 3), "SCAFFOLD adds to the gradients what was not scaled"),
+        (lambda: learned(sim.FedProx(rule=RULE), 3), "FedProx works with gradients of the loss itself"),
+        (lambda: learned(sim.SCAFFOLD(rule=RULE), 3), "SCAFFOLD works with gradients of the loss itself"),
+        (lambda: learned(sim.stack(sim.DataParallel(rule=RULE), sim.NoiseScale()), 2), "NoiseScale works with"),
+        (lambda: learned(sim.stack(sim.OneBitAdam(), SCALED), 2), "OneBitAdam works with gradients of the loss itself"),
         (lambda: learned(sim.ParameterServer(rule=RULE), 3), "give Scaled a FixedScale"),
     ],
 )

@@ -243,7 +243,7 @@ def test_the_mean_of_equal_slices_is_the_mean_of_the_batch():
 
 
 def test_ranks_keep_their_own_buffers_or_agree():
-    """Every rank's, looked at one by one: each is a run's first rank once the data are turned round."""
+    """Looked at rank by rank, not only as the first one keeps them."""
     kept = {how: held(how) for how in (None, "broadcast", "mean")}
     assert apart(*kept[None]) > 1e-3
     assert apart(*kept["broadcast"]) == 0 and apart(kept["broadcast"][0], kept[None][0]) == 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from ..clusters.device import Device
@@ -32,8 +30,8 @@ def devices(path: str | Path | None = None) -> pandas.DataFrame:
     units or absent sources.
 
     >>> table = devices()
-    >>> table.loc["h100-sxm", "memory_B"] / 1e9, table.loc["h100-sxm", "source"][:23]
-    (80.0, 'stas00/ml-engineering c')
+    >>> float(table.loc["h100-sxm", "memory_B"]), table.loc["h100-sxm", "source"][:23]
+    (80000000000.0, 'stas00/ml-engineering c')
     """
     import pandas
 
@@ -94,6 +92,8 @@ def find(key: str, path: str | Path | None = None) -> Entry:
     """An entry by its key. Raises ValueError that names the keys that come close."""
     entries = _entries(path)
     if key not in entries:
+        from difflib import get_close_matches
+
         close = [name for name in entries if isinstance(key, str) and key and key in name]
         names = close or get_close_matches(str(key), entries, n=5) or list(entries)
         raise ValueError(f"nothing in the catalogue is called {key!r}; it has {', '.join(names)}")
@@ -113,5 +113,7 @@ def _fraction(entry: Entry, peak: float) -> float | None:
 @cache
 def _usual_fraction() -> float:
     """The median of the fractions of their peaks that devices of the catalogue reach, where it was measured."""
+    from statistics import median
+
     every = own("devices").values()
     return median(entry["matmul"] / entry["bf16"] for entry in every if "matmul" in entry.numbers)

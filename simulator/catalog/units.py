@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 SIZE = {"B": 1.0, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
 RATE = {f"{unit}_per_s": factor for unit, factor in SIZE.items()} | {"Mbit_per_s": 125e3, "Gbit_per_s": 125e6}
@@ -50,6 +48,8 @@ def quantity(key: str, where: str) -> tuple[str, float]:
                 return name, factor
         if key == name:
             raise ValueError(f"{where}: {key!r} has no unit; write {' or '.join(f'{key}_{unit}' for unit in units)}")
+    from difflib import get_close_matches
+
     known = [f"{name}_{unit}" for name, units in QUANTITIES.items() for unit in units] + list(TEXTS)
     close = get_close_matches(key, known, n=3) or [f"{name}_{next(iter(units))}" for name, units in QUANTITIES.items()]
     raise ValueError(f"{where}: the key {key!r} is unknown; close to it are {', '.join(close)}")

@@ -49,28 +49,32 @@ class Grid(Wiring):
         return tuple(nodes)
 
     def rings(self, members: Sequence[int]) -> list[list[int]]:
-        """Snakes through the whole torus, one along each dimension, and each of them both ways.
+        """A snake through the whole torus, both ways; members that are only a part of it: their order, both ways."""
+        order = self._snake() if sorted(members) == list(range(self.ranks)) else list(members)
+        return [order, order[::-1]]
 
-        Together they keep all links busy. Members that are only a part of the torus form one ring in their order.
-        """
+    def axes(self, members: Sequence[int]) -> list[list[list[int]]]:
+        """Of the whole torus, the rings along each dimension."""
         if sorted(members) != list(range(self.ranks)):
-            return [list(members)]
-        axes = [axis for axis, n in enumerate(self.shape) if n > 1]
-        snakes = [self._snake([other for other in axes if other != axis] + [axis]) for axis in axes]
-        return [order for snake in snakes for order in (snake, snake[::-1])] or [list(members)]
+            return []
+        found = []
+        for axis, n in enumerate(self.shape):
+            heads = [rank for rank in range(self.ranks) if self._place(rank)[axis] == 0]
+            lines = [[self._moved(self._place(head), axis, by) for by in range(n)] for head in heads]
+            found += [lines] if n > 1 else []
+        return found
 
     @property
     def grouped(self) -> bool:
         return True
 
-    def _snake(self, axes: Sequence[int]) -> list[int]:
+    def _snake(self) -> list[int]:
         """All ranks, each a neighbour of the one before: every line is walked the other way than the last one."""
         found = []
-        for steps in product(*(range(self.shape[axis]) for axis in axes)):
-            place, passed = [0] * len(self.shape), 0
-            for axis, step in zip(axes, steps):
-                n = self.shape[axis]
-                place[axis] = n - 1 - step if passed % 2 else step
+        for steps in product(*map(range, self.shape)):
+            place, passed = [], 0
+            for n, step in zip(self.shape, steps):
+                place.append(n - 1 - step if passed % 2 else step)
                 passed = passed * n + step
             found.append(self._rank(place))
         return found

@@ -87,7 +87,8 @@ def torus(
     total = catalog.link(chip).bandwidth if bandwidth is None else 2 * dimensions * bandwidth
     speed = _card("", total / (2 * dimensions), latency)
     name = f"{catalog.device(chip).name}, torus of {'x'.join(map(str, sides))}"
-    return Cluster(name, Grid(sides, speed).ranks, Grid(sides, speed), device=catalog.device(chip))
+    wiring = Grid(sides, speed)
+    return Cluster(name, wiring.ranks, wiring, catalog.device(chip), algorithm="hierarchical")
 
 
 def edge(ranks: int, servers: int = 1, up: float = 10e6 / 8, down: float = 50e6 / 8, latency: float = 0.03) -> Cluster:
@@ -150,7 +151,7 @@ def _instead(cluster: Cluster, given: Mapping[str, Any]) -> Cluster:
     fields = {key: value for key, value in given.items() if key != "device"}
     if "device" in given:
         chosen = given["device"]
-        every = [chosen] if isinstance(chosen, Device | str) else list(chosen)
+        every = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
         devices = tuple(catalog.device(one) if isinstance(one, str) else one for one in every)
         for one in devices:
             checks.kind("device", one, Device, "a Device, the key of one, or a sequence with one for each rank")

@@ -49,6 +49,10 @@ class Wiring(ABC):
         """Orders in which a collective may pass round the members, one part of its bytes in each."""
         return rotations(self.machines(members))
 
+    def axes(self, members: Sequence[int]) -> list[list[list[int]]]:
+        """The rings of neighbours along every dimension, where the members fill a torus; else none."""
+        return []
+
     def machines(self, members: Sequence[int]) -> list[list[int]]:
         """The members by machine, in their order."""
         found: dict[Hashable, list[int]] = {}

@@ -1,7 +1,7 @@
 """Published models by name. Their shapes and totals are in ``catalogue.csv``, every row with its source.
 
 Transformers are built from their shapes; of the others only totals are published. Image and video networks are often
-listed with multiply-adds that are called FLOPs: the file tells ``forward_FLOP`` from ``forward_MAC``, of which each is two.
+listed with multiply-adds that are called FLOPs, though each is two: the file has ``forward_FLOP`` and ``forward_MAC``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from ..model import Model
 from .chains import Chain
@@ -98,7 +99,7 @@ def _flops(row: Row) -> float:
 # ---------------------------------------------------------------- transformers
 
 
-def _shape(row: Row) -> dict[str, int]:
+def _shape(row: Row) -> dict[str, Any]:
     names = {"sequence": "sequence_tokens", "vocab": "vocabulary"}
     return {name: _whole(row, names.get(name, name)) for name in ("layers", "hidden", "heads", "sequence", "vocab")}
 
@@ -108,7 +109,7 @@ def _gpt(row: Row) -> Model:
 
 
 def _llama(row: Row) -> Model:
-    more = dict(kv_heads=_whole(row, "kv_heads"), ffn=_whole(row, "ffn"), experts=_whole(row, "experts"))
+    more: dict[str, Any] = {name: _whole(row, name) for name in ("kv_heads", "ffn", "experts")}
     return Transformer(
         **_shape(row),
         **more,

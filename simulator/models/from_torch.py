@@ -73,7 +73,7 @@ def model_of(module: nn.Module, sample: torch.Tensor, name: str | None = None) -
     checks.kind("sample", sample, torch.Tensor, "a tensor, samples along the first dimension")
     if not sample.dim() or not len(sample):
         raise ValueError(f"sample has samples along its first dimension, at least one; got shape {tuple(sample.shape)}")
-    whole = deepcopy(module).to("meta")
+    whole = _on_meta(module)
     modules = list(whole) if isinstance(whole, nn.Sequential) else [whole]
     dtype = _dtype(whole, sample)
     act, blocks = sample.to("meta"), list[Block]()
@@ -112,6 +112,12 @@ def _block(number: int, module: nn.Module, entering: torch.Tensor, dtype: torch.
         ),
         out.detach(),
     )
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """A copy without numbers; what is tied stays tied."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in module.parameters()}
+    return deepcopy(module, memo | {id(buffer): buffer.to("meta") for buffer in module.buffers()})
 
 
 @contextmanager

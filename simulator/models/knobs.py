@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 from ..model import Block, Model
-from .transformer import RECOMPUTE
+from .chains import Chain
+from .transformer import RECOMPUTE, Transformer
 
 
 def with_knobs(model: Model, batch: int | None = None, dtype: str | None = None, recompute: str | None = None) -> Model:
@@ -21,10 +23,11 @@ def with_knobs(model: Model, batch: int | None = None, dtype: str | None = None,
     >>> small.batch, small.hardware_flops > small.model_flops
     (8, True)
     """
-    changes = {name: value for name, value in (("dtype", dtype), ("recompute", recompute)) if value is not None}
+    asked: dict[str, Any] = dict(dtype=dtype, recompute=recompute)
+    changes = {name: value for name, value in asked.items() if value is not None}
     if recompute is not None and recompute not in RECOMPUTE:
         raise ValueError(f"recompute is one of {', '.join(map(repr, RECOMPUTE))}; got {recompute!r}")
-    if changes and is_dataclass(model.recipe):
+    if changes and isinstance(model.recipe, (Transformer, Chain)):
         model = replace(model.recipe, batch=model.batch, **changes).model()
     elif changes:
         model = _by_hand(model, dtype, recompute)
@@ -33,7 +36,7 @@ def with_knobs(model: Model, batch: int | None = None, dtype: str | None = None,
 
 def _by_hand(model: Model, dtype: str | None, recompute: str | None) -> Model:
     if dtype is not None:
-        raise ValueError(f"{model.name} is given by times or sizes of its own, which belong to one dtype; got {dtype!r}")
+        raise ValueError(f"{model.name} has times or sizes of its own, which belong to one dtype; got dtype={dtype!r}")
     if recompute == "selective":
         raise ValueError(f"selective recomputation is of attention, which {model.name} does not know of: use 'full'")
     return replace(model, blocks=tuple(_recomputing(block, recompute == "full") for block in model.blocks))

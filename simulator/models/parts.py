@@ -1,8 +1,8 @@
 """The parts of a transformer's blocks as operations: what each computes, moves and keeps, for one sample.
 
 Sizes that ranks split with the units of a part (heads, hidden units, letters) are told apart from those that they do
-not: of a layer, with two bytes a number, s·h·(10 + 24/t + 5·a·s/(h·t)) bytes are kept on each of t ranks (Korthikanti et
-al. 2022, arXiv:2205.05198).
+not: of a layer, with two bytes a number, s·h·(10 + 24/t + 5·a·s/(h·t)) bytes are kept on each of t ranks
+(Korthikanti et al. 2022, arXiv:2205.05198).
 """
 
 from __future__ import annotations

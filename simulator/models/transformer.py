@@ -202,8 +202,8 @@ def transformer(
     - ``ffn``: hidden units of the perceptron (None: 4·hidden); ``gated``: it has a third matrix, as in SwiGLU.
     - ``dtype``: of parameters, gradients and activations. ``batch``: samples of a global batch.
     - ``recompute``: "selective" computes attention itself again in the backward pass, "full" whole layers.
-    - ``experts``: perceptrons of each layer, of which a token uses ``top``; ``routing``: how much more of the tokens the
-      busiest rank gets than the mean one.
+    - ``experts``: perceptrons of each layer, of which a token uses ``top``; ``routing``: how much more of the tokens
+      the busiest rank gets than the mean one.
     - ``flash``: attention tile by tile, which keeps no scores (Dao et al. 2022, arXiv:2205.14135).
     - ``norm``: "layer" or "rms". ``positions``: "learned", "rotary" or "none". ``tied``: scores use the embedding's
       matrix (counted once, in the first block). ``final_norm``: count the 2·h parameters of the last norm, which the
@@ -213,7 +213,6 @@ def transformer(
 
     >>> gpt3 = transformer(layers=96, hidden=12288, heads=96, sequence=2048, vocab=51200)
     >>> round(gpt3.parameters / 1e9, 1), round(gpt3.model_flops * 1536 / 1e18, 2)
-    (174.6, 3.42)
+    (174.6, 3.39)
     """
-    knobs = dict(locals())
-    return Transformer(**knobs).model()
+    return Transformer(**locals()).model()

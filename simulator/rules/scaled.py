@@ -156,12 +156,9 @@ def adaptive(rule: Rule | None) -> bool:
 
 
 def require_plain_loss(rule: Rule | None, who: str) -> None:
-    """Raise ValueError when a rule wants a scaled loss and ``who`` adds to gradients what is not of that loss."""
+    """Raise ValueError when a rule wants a scaled loss and ``who`` counts on gradients of the loss itself."""
     if scaled(rule):
-        raise ValueError(
-            f"{who} adds to the gradients what was not scaled as the loss is; got rule={rule}; take the rule without"
-            " Scaled"
-        )
+        raise ValueError(f"{who} works with gradients of the loss itself; got rule={rule}; leave the Scaled out")
 
 
 def require_unscaled(wrapper: Rule, *rules: Rule) -> None:

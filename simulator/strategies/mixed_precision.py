@@ -27,8 +27,8 @@ class MixedPrecision(Layer):
       adapts, ``rules.FixedScale(1024.0)``; None: by nothing.
     - ``accumulate``: add gradients of microbatches up, and send them, in the problem's own type.
 
-    It stands anywhere over an order. Data come, and the loss is computed, in full width. Parameters at the end are those
-    that the blocks compute with. The virtual clock counts bytes; how fast a device is in this type, its cluster says.
+    It stands anywhere over an order. Data come, and the loss is computed, in full width. Parameters at the end are
+    those that blocks compute with. The virtual clock counts bytes; how fast a device is in this type, its cluster says.
 
     Raises ValueError for other types, and, as a run begins, for mixtures of experts.
 

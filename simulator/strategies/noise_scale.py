@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..noise_scale import AVERAGED, OWN
 from ..program import AllReduce, Collective, Instruction, Measure, ReduceScatter
 from ..rank import Rank
+from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
 from ..values import Chunk, Grads, Value, whole
 from .exchange import own_weight
@@ -32,6 +33,7 @@ class NoiseScale(Layer):
     """
 
     def rules(self, me: Rank) -> Rules:
+        require_plain_loss(me.rule, "NoiseScale")
         for axis in ("tensor", "context", "expert"):
             if me.grid.get(axis, 1) > 1:
                 raise ValueError(f"{self} needs whole gradients; along {axis!r} ranks hold parts of one: leave it out")

@@ -15,6 +15,7 @@ from ..compression import ErrorFeedback, Sign
 from ..program import Backward, BackwardWeight, Compute, Free, Update, Wait
 from ..rank import Rank
 from ..rules import Adam
+from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Named, Params, Value
 from .buckets import Buckets
@@ -80,6 +81,7 @@ class OneBitAdam(Layer):
         return index * me.size("data") + me.at("data"), count * me.size("data")
 
     def rules(self, me: Rank) -> Rules:
+        require_plain_loss(me.rule, "OneBitAdam")
         buckets, exchange = Buckets(me, self.bucket_bytes), Exchange("data")
 
         def reduce(backward: Backward | BackwardWeight) -> Program:

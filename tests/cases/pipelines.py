@@ -94,7 +94,10 @@ own_order: list[list[Task]] = [
     [("F", 0), ("F", 0, 1), ("F", 1), ("I", 0, 1), ("F", 1, 1), ("B", 1, 1), ("W", 0, 1), ("B", 0), ("B", 1)],
 ]
 
-looped = Case("interleaved", sim.Pipeline("interleaved", M, chunks=2), (1, 2, 4), chunked(2), interleaved(M, 2), "deep")
+LOOPED = {"grows": "microbatches come in groups of as many as there are stages"}
+looped = Case(
+    "interleaved", sim.Pipeline("interleaved", M, chunks=2), (1, 2, 4), chunked(2), interleaved(M, 2), "deep", LOOPED
+)
 h1 = Case("zb-h1", sim.Pipeline("zb-h1", M), ANY_UP_TO_4, piped, one_step(M))
 h2 = Case("zb-h2", sim.Pipeline("zb-h2", M), ANY_UP_TO_4, piped, gapless(M))
 folded = Case("zbv", sim.Pipeline("zbv", M), ANY_UP_TO_4, chunked(2, folded=True), gapless(M, 2), "deep")
