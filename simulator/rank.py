@@ -99,6 +99,13 @@ class Rank:
         """Where another rank stands along an axis."""
         return rank if axis == "world" else rank // self._stride(axis) % self.grid[axis]
 
+    def divided(self, share: tuple[int, int] | None, axis: str) -> tuple[int, int] | None:
+        """My part of a share of the batch, (worker, workers), that ranks along an axis take between them."""
+        if share is None:
+            return None
+        index, count = share
+        return index * self.size(axis) + self.at(axis), count * self.size(axis)
+
     def group(self, axis: str) -> tuple[int, ...]:
         """All ranks along an axis that differ from me in nothing else."""
         if axis not in self._groups:
@@ -147,7 +154,7 @@ class Rank:
         """
         start, end = self.slice
         if self.local:
-            return self.samples(microbatch) / (end - start)
+            return self.samples(microbatch) / (end - start) * self.cut.weight
         workers = (self.share or (0, 1))[1]
         return self.samples(microbatch) * workers / self.model.batch * self.cut.weight
 

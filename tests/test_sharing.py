@@ -311,3 +311,56 @@ def test_shares_of_samples_cover_the_batch():
     model = sim.Model.of_times(blocks=2, batch=50).in_parts(units=8, experts=4)
     ranks = [sim.Rank(sim.stack(strategy), rank, 12, model, 1) for rank in range(12)]
     assert {me.slice for me in ranks} == {bounds(50, index, 6) for index in range(6)}
+
+
+# ---------------------------------------------------------------- what ranks that share a block must have alike
+
+
+def moved(strategy: sim.Stack, ranks: int) -> sim.Run:
+    """One step of plain gradient descent."""
+    return sim.simulate(strategy, GPT, free(ranks), steps=1)
+
+
+@pytest.mark.parametrize("ways", [2, 4])
+@pytest.mark.parametrize("method", [sim.FedAvg, sim.SCAFFOLD])
+def test_clients_may_share_their_model(method: type[sim.Order], ways: int):
+    """A client of several ranks takes the steps that it takes on one."""
+    alone = method(local_steps=1, rule=sim.rules.SGD(0.1))  # type: ignore[call-arg]
+    together = sim.stack(alone, sim.ContextParallel(ways=ways))
+    assert apart(moved(together, 2 * ways), moved(sim.stack(alone), 2)) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    "strategy, message",
+    [
+        (sim.Hybrid(data=2, context=2), "QSGD.*would not"),
+        (sim.Hybrid(data=2, tensor=2), "QSGD.*would not"),
+    ],
+    ids=str,
+)
+def test_ranks_that_share_a_block_do_not_draw_for_themselves(strategy: sim.Stack, message: str):
+    with pytest.raises(ValueError, match=message):
+        moved(sim.stack(strategy, sim.Compressed(sim.compression.QSGD(4))), 4)
+
+
+@pytest.mark.parametrize("compressor", [sim.compression.RandomK(0.1), sim.compression.PowerSGD(2)], ids=str)
+def test_what_all_ranks_hold_stays_alike(compressor: sim.compression.Compressor):
+    run = moved(sim.stack(sim.DataParallel(replicas=2, compression=compressor), sim.TensorParallel(ways=2)), 4)
+    assert "replicas" not in run.notes
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        sim.stack(sim.DataParallel(aggregate="clipped", replicas=2), sim.TensorParallel()),
+        sim.stack(sim.OneBitAdam(warmup=1, replicas=2), sim.TensorParallel()),
+        sim.stack(sim.FedAvg(local_steps=1), sim.GaussianNoise(0.1, 0.1), sim.TensorParallel(ways=2)),
+        sim.stack(sim.Sharded(2, replicas=2, rule=sim.rules.SGD(0.1)), sim.RingAllReduce(), sim.GlobalClip(0.3)),
+        sim.stack(sim.Gossip(replicas=2), sim.GlobalClip(0.1)),
+    ],
+    ids=str,
+)
+def test_what_would_go_wrong_unseen_is_refused(strategy: sim.Stack):
+    ranks = 4 if any(part.axis == "tensor" for part in strategy.parts) else 2
+    with pytest.raises(ValueError, match=r"whole gradient of a worker|written out as messages|clips what has been"):
+        moved(strategy, ranks)

@@ -53,6 +53,8 @@ def as_bytes(numbers: torch.Tensor) -> torch.Tensor:
     """Numbers as they lie in memory: 1-d uint8."""
     import torch
 
+    if not numbers.numel():  # whose strides may be anything
+        return torch.empty(0, dtype=torch.uint8, device=numbers.device)
     return numbers.contiguous().reshape(-1).view(torch.uint8)
 
 

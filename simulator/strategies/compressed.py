@@ -11,6 +11,7 @@ from ..program import AllGather, AllReduce, Recv, ReduceScatter, Send
 from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Value, whole
+from .alike import require_alike
 from .compressed_mail import Mailed
 from .encoding import end_to_end
 from .exchange import Exchange
@@ -54,6 +55,7 @@ class Compressed(Layer):
         return Exchange(over, self.compressor, seed=self.seed, encode=self.encode, decode=self.decode)
 
     def rules(self, me: Rank) -> Rules:
+        require_alike(me, self.compressor)
         mailed = Mailed(self, me)
 
         def average(collective: AllReduce) -> Program:

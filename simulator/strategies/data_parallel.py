@@ -19,6 +19,7 @@ from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Params, Value
 from .aggregation import Aggregation, ClippedMean, Mean, aggregation_of
+from .alike import require_alike, require_whole
 from .buckets import Bucket, Buckets
 from .exchange import Exchange, clipped
 from .starting import alike
@@ -65,13 +66,13 @@ class DataParallel(Layer):
         return self.replicas
 
     def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        if share is None:
-            return None
-        index, count = share
-        return index * me.size("data") + me.at("data"), count * me.size("data")
+        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         buckets, aggregate = Buckets(me, self.bucket_bytes), aggregation_of(self.aggregate)
+        require_alike(me, self.compression)
+        if isinstance(aggregate, ClippedMean):
+            require_whole(me, aggregate)
         exchange = Exchange("data", self.compression, aggregate)
         overlap = self.overlap and not isinstance(aggregate, ClippedMean)  # it needs the norm of all
 

@@ -60,10 +60,7 @@ class ExpertParallel(Layer):
         return self.ways
 
     def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        if share is None:
-            return None
-        index, count = share
-        return index * me.size("expert") + me.at("expert"), count * me.size("expert")
+        return me.divided(share, "expert")
 
     def cut(self, me: Rank, cut: Cut) -> Cut:
         if not any(part.experts for block in me.whole_model.blocks for part in block.parts):

@@ -77,7 +77,8 @@ class Clip:
 
     def note(self, instruction: Collective | Send) -> Program:
         """Remember along which axes ranks communicate."""
-        self.heard.add(instruction.over)
+        if isinstance(instruction, Collective) or isinstance(whole(instruction.value), Grads):
+            self.heard.add(instruction.over)
         return (yield instruction)
 
     def scatter(self, collective: ReduceScatter) -> Program:
@@ -110,6 +111,11 @@ class Clip:
             raise ValueError(
                 f"{self.layer} clips what has been averaged, so it stands after what averages:"
                 f" stack(DataParallel(), GlobalClip({self.layer.norm:g})); before {update} nothing was"
+            )
+        if not self.mine and isinstance(update.params, Chunk):
+            raise ValueError(
+                f"{self.layer} cannot see which part of the gradient is complete where sharding is written out as"
+                f" messages: put it before the layer that does so: stack(Sharded(), {self.layer}, RingAllReduce())"
             )
         if not self.mine:
             return (Grads(self.me.blocks),)

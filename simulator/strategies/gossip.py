@@ -79,10 +79,7 @@ class Gossip(Layer):
         graphs.rounds(self.graph, ranks)  # type: ignore[arg-type]
 
     def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        if share is None:
-            return None
-        index, count = share
-        return index * me.size("data") + me.at("data"), count * me.size("data")
+        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         begun: list[bool] = []  # empty between steps

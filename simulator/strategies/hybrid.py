@@ -48,6 +48,10 @@ def Hybrid(
         checks.whole(name, size, least=1, of="in ranks")
     if zero not in (0, 1, 2, 3):
         raise ValueError(f"zero is the stage of sharding, 1 to 3, or 0 for none; got zero={zero!r}")
+    if zero and data == 1:
+        raise ValueError(f"zero shards over the data axis; got zero={zero} with data=1: give data two ranks or more")
+    if sequence and tensor == 1:
+        raise ValueError("sequence=True belongs to tensor parallelism; got tensor=1: give tensor two ranks or more")
     return stack(_order(pipeline, microbatches, schedule, chunks, rule), *_layers(sizes, zero, sequence))
 
 

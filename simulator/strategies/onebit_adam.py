@@ -18,6 +18,7 @@ from ..rules import Adam
 from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Named, Params, Value
+from .alike import require_whole
 from .buckets import Buckets
 from .data_parallel import started
 from .encoding import Zeros
@@ -75,13 +76,11 @@ class OneBitAdam(Layer):
         return self.replicas
 
     def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        if share is None:
-            return None
-        index, count = share
-        return index * me.size("data") + me.at("data"), count * me.size("data")
+        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         require_plain_loss(me.rule, "OneBitAdam")
+        require_whole(me, "OneBitAdam")
         buckets, exchange = Buckets(me, self.bucket_bytes), Exchange("data")
 
         def reduce(backward: Backward | BackwardWeight) -> Program:

@@ -77,10 +77,7 @@ class Sharded(Layer):
         return self.replicas
 
     def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        if share is None:
-            return None
-        index, count = share
-        return index * me.size("data") + me.at("data"), count * me.size("data")
+        return me.divided(share, "data")
 
     def holds(self, me: Rank, held: tuple[Value, ...]) -> tuple[Value, ...]:
         if self.stage < 3:

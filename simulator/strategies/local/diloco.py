@@ -15,7 +15,7 @@ from ...rank import Rank
 from ...stack import Layer, Program, Rules
 from ...values import Params, Value
 from .maths import Difference, OuterStep, zeros
-from .replicas import Share, check_knobs, ends_round, kept, spread
+from .replicas import Share, check_knobs, ends_round, kept
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class DiLoCo(Layer):
         return self.replicas
 
     def share(self, me: Rank, share: Share) -> Share:
-        return spread(me, share)
+        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         def finish(update: Update) -> Program:

@@ -12,6 +12,7 @@ from ... import checks
 from ...program import Compute, Send
 from ...rank import Rank
 from ...stack import Layer, Program, Rules
+from ..alike import require_whole
 from .guarding import require_federation, tells
 from .secure_aggregation import Masked
 
@@ -71,6 +72,7 @@ class GaussianNoise(Layer):
 
     def rules(self, me: Rank) -> Rules:
         require_federation("GaussianNoise", me)
+        require_whole(me, self)
 
         def send(send: Send) -> Program:
             if tells("GaussianNoise", me, send):

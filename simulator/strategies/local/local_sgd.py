@@ -13,7 +13,7 @@ from ...program import AllReduce, Update
 from ...rank import Rank
 from ...stack import Layer, Program, Rules
 from ...values import Params, Value
-from .replicas import Share, check_knobs, ends_round, spread
+from .replicas import Share, check_knobs, ends_round
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LocalSGD(Layer):
         return self.replicas
 
     def share(self, me: Rank, share: Share) -> Share:
-        return spread(me, share)
+        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         def finish(update: Update) -> Program:

@@ -17,7 +17,7 @@ from ...rewriting import Rewrite
 from ...stack import Layer, Program, Rules
 from ...values import Grads, Params, Value
 from ..data_parallel import DataParallel
-from .replicas import Share, check_knobs, ends_round, spread
+from .replicas import Share, check_knobs, ends_round
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class PostLocalSGD(Layer):
         return self.replicas
 
     def share(self, me: Rank, share: Share) -> Share:
-        return spread(me, share)
+        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         together = DataParallel(self.bucket_bytes).rules(me)

@@ -10,14 +10,6 @@ from ...values import Chunk, Named, Params, whole
 Share = tuple[int, int] | None
 
 
-def spread(me: Rank, share: Share) -> Share:
-    """The slice of the global batch, given the slice that all replicas share."""
-    if share is None:
-        return None
-    index, count = share
-    return index * me.size("data") + me.at("data"), count * me.size("data")
-
-
 def ends_round(me: Rank, period: int, start: int = 0) -> bool:
     """Whether a round of ``period`` steps ends with this one; the last step of a run ends its last round."""
     done = me.step + 1 - start
