@@ -76,7 +76,8 @@ def compare(name: str, ranks: int = 2, turns: int = 5, steps: int = 20) -> None:
     everything = [turn for rank in run_ranks(compete, ranks, job, turns) for turn in rank]
     ours = [x for turn in everything for x in step_times(our_begins(turn.ours))]
     ddp = [x for turn in everything for x in step_times(turn.ddp)]
-    apart = max(float((torch.from_numpy(turn.ours.pieces[0][1]) - turn.parameters).abs().max()) for turn in everything)
+    flat = [torch.cat([torch.from_numpy(numbers) for _, numbers in turn.ours.pieces]) for turn in everything]
+    apart = max(float((ours - turn.parameters).abs().max()) for ours, turn in zip(flat, everything, strict=True))
     print(f"{name}, {ranks} ranks, {turns} turns of {steps} steps each; parameters differ by {apart:.1e} at most")
     for what, of in (("median", median), ("fastest tenth", lambda times: quantiles(times, n=10)[0])):
         mine, theirs = 1e3 * of(ours), 1e3 * of(ddp)
