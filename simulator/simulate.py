@@ -14,6 +14,7 @@ from .cluster import Cluster, check_ranks
 from .holdings import assemble, firsts, replicas
 from .memory import Text
 from .model import Model
+from .models import with_knobs
 from .noise import Noise
 from .problem import Problem
 from .rank import Rank
@@ -23,6 +24,8 @@ from .virtual import Machine
 
 if TYPE_CHECKING:
     from .learning import Tensors
+
+DETAILS = ("flow", "messages")
 
 
 def simulate(
@@ -35,6 +38,11 @@ def simulate(
     noise: Noise | None = None,
     learn: bool | None = None,
     replay: Run | None = None,
+    batch: int | None = None,
+    dtype: str | None = None,
+    recompute: str | None = None,
+    detail: str = "flow",
+    fold: bool = True,
 ) -> Run:
     """Run a strategy under the virtual clock.
 
@@ -44,6 +52,9 @@ def simulate(
     - ``noise``: a law of compute times; without it every computation takes exactly its time.
     - ``replay``: a wall-clock Run of the same strategy, problem, ranks, steps and seed, whose receives from any rank
       are repeated, so that asynchronous training gives its losses and parameters.
+    - ``batch``, ``dtype``, ``recompute``: of a Model, instead of its own, as in ``with_knobs``.
+    - ``detail``: a collective is one "flow" of bytes, or its single "messages".
+    - ``fold``: simulate ranks that behave alike once, where that gives the same times.
 
     Times are virtual seconds. Same arguments, same Run, bit for bit. Raises ValueError when strategy, workload and
     cluster do not fit, ProgramError when the program is wrong, DivergedError when a loss is not finite.
@@ -55,7 +66,11 @@ def simulate(
     checks.kind("cluster", cluster, Cluster, 'a Cluster, as in cluster("ideal", ranks=4)')
     checks.kind("noise", noise, (Noise, NoneType), "a law such as noise.gamma(shape=4), or None")
     checks.kind("replay", replay, (Run, NoneType), "a wall-clock Run, or None")
+    if detail not in DETAILS:
+        raise ValueError(f"detail is one of {', '.join(map(repr, DETAILS))}; got detail={detail!r}")
+    checks.kind("fold", fold, bool, "True or False")
     whole, ranks = stack(strategy), ranks_of(cluster, ranks)
+    workload = adjusted(workload, batch=batch, dtype=dtype, recompute=recompute)
     problem, model = split(workload, learn)
     prepare(whole, model, ranks, steps, seed, learning=problem is not None)
     rule = whole.rule or (problem.rule if problem else None)
@@ -79,6 +94,14 @@ def simulate(
         notes=notes,
         **identity(whole, workload, members, steps, seed),
     )
+
+
+def adjusted(workload: Model | Problem, **knobs: Any) -> Model | Problem:
+    """A model with the knobs that were given; a Problem has its own, and refuses them."""
+    given = {name: value for name, value in knobs.items() if value is not None}
+    if isinstance(workload, Problem) and given:
+        raise ValueError(f"{', '.join(given)} belong to a Model; a Problem brings its own: problem(name, …)")
+    return with_knobs(workload, **given) if given and isinstance(workload, Model) else workload
 
 
 def split(workload: Model | Problem, learn: bool | None) -> tuple[Problem | None, Model]:
