@@ -6,7 +6,7 @@ INSTALLED = .venv/.installed
 .DEFAULT_GOAL := help
 EXTRAS = tensorflow ray mpi deepspeed
 
-.PHONY: help demo test test-extras lint lab bench clean $(EXTRAS:%=test-%)
+.PHONY: help demo test test-extras lint lab bench truth clean $(EXTRAS:%=test-%)
 .PRECIOUS: .venv-extras/%/.installed
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make lint    ruff and mypy only"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make bench   the benchmarks; they print figures"
+	@echo "make truth   predictions beside what was measured; tables and pictures in docs/truth/"
 	@echo "make clean   remove what the other commands wrote (.venv and .venv-extras stay)"
 
 demo: $(INSTALLED)
@@ -42,6 +43,10 @@ bench: $(INSTALLED)
 	@for file in benchmarks/*.py; do \
 	    echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
+
+truth: $(INSTALLED)
+	$(BIN)/python -m lab.truth docs/truth
+	$(BIN)/python -m lab.truth here --out docs/truth
 
 clean:
 	rm -rf demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

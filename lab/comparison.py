@@ -12,10 +12,10 @@ from simulator.checking import AnyStrategy
 from simulator.metrics import final_loss, step_time
 from simulator.problem import Problem
 from simulator.run import Run
-from simulator.simulate import simulate
 from simulator.stack import Layer, Order, Stack, stack
 
-from .calibration import Calibration, calibrate
+from .prediction import Here, measure_here, predict
+from .profiling import profile
 from .running import execute
 
 
@@ -51,20 +51,19 @@ def pairs(
     strategies: Sequence[AnyStrategy], problem: Problem, ranks: int = 2, steps: int = 20, seed: int = 0
 ) -> list[Pair]:
     """As ``compare``, but with both Runs of each strategy."""
-    known: dict[int, Calibration] = {}
+    known: dict[int, Here] = {}
     return [_pair(strategy, problem, ranks, steps, seed, known) for strategy in strategies]
 
 
 def _pair(
-    strategy: AnyStrategy, problem: Problem, ranks: int, steps: int, seed: int, known: dict[int, Calibration]
+    strategy: AnyStrategy, problem: Problem, ranks: int, steps: int, seed: int, known: dict[int, Here]
 ) -> Pair:
     wall = execute(strategy, problem, ranks, steps, seed, progress=False)
-    computing = len(wall.workers)
-    if computing not in known:
-        known[computing] = calibrate(problem, ranks, computing)
-    machine = known[computing]
-    virtual = simulate(strategy, machine.problem, machine.cluster, ranks, steps, seed)
-    return Pair(str(stack(strategy)), ranks, virtual, wall, machine.busy)
+    if ranks not in known:
+        known[ranks] = measure_here(ranks)
+    times = profile(strategy, problem, ranks)
+    virtual = predict(strategy, problem, known[ranks], times, steps, seed, learn=True)
+    return Pair(str(stack(strategy)), ranks, virtual, wall, known[ranks].busy)
 
 
 def table(compared: Sequence[Pair]) -> pd.DataFrame:

@@ -55,7 +55,7 @@ class Probe(Order):
     def program(self, me: Rank) -> Program:
         buffers = [Named("buffer", size) for size in self.sizes]
         for buffer in buffers:
-            yield Compute(_zeros(buffer.key), writes=(buffer,))
+            yield Compute(filled(buffer.key), writes=(buffer,))
         for _ in me.steps():
             for buffer in buffers:
                 yield Barrier()
@@ -70,7 +70,8 @@ class Probe(Order):
                     yield Recv(buffer, source=0)
 
 
-def _zeros(size: int) -> object:
+def filled(size: int) -> object:
+    """A function that makes a buffer of so many elements."""
     def zeros() -> torch.Tensor:
         return torch.zeros(size, dtype=torch.float32)
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from simulator.checking import AnyStrategy
+from simulator.experiment import identity
+from simulator.facts import Facts
 from simulator.holdings import assemble, firsts, replicas
 from simulator.problem import Problem
 from simulator.rank import Rank
 from simulator.run import Run
-from simulator.simulate import identity, prepare
+from simulator.simulate import prepare
 from simulator.spans import merged
 from simulator.stack import Stack, stack
 
@@ -100,6 +102,7 @@ class Job:
             parameters=assemble(self.problem, self.seed, pieces),
             buffers=firsts(one.buffers for one in observed),
             notes={**({} if self.stack.drifts else replicas(pieces)), **(notes or {})},
+            facts=Facts.of(model),
             clock_error=max(one.clock_error for one in observed),
             **identity(self.stack, self.problem, members, self.steps, self.seed),
         )

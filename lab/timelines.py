@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from simulator import metrics
+from simulator import checks, metrics
 from simulator.run import Run, Span
 from simulator.spans import COMPUTE, END, RANK, START, STEP, kind
 
@@ -90,6 +90,7 @@ def two_timelines(virtual: Run, wall: Run, steps: int | range | None = None) -> 
 
 
 def _view(run: Run, steps: int | range | None) -> View:
+    checks.kind("run", run, Run, "a Run, as simulate(…) gives it")
     wanted = range(run.steps) if steps is None else range(steps) if isinstance(steps, int) else steps
     table, step = run.spans.table(), _steps(run)
     shown = np.isin(table[:, RANK], _ranks(run)) & np.isin(step, wanted)
@@ -113,8 +114,9 @@ def _steps(run: Run) -> np.ndarray:
 
 def _ranks(run: Run) -> list[int]:
     """The ranks that find room: the first servers in half of it, the first workers in the rest."""
-    servers = sorted(set(range(run.ranks)) - set(run.workers))[: ROWS // 2]
-    return [*servers, *run.workers[: ROWS - len(servers)]]
+    workers = set(run.workers)
+    servers = [rank for rank in run.stands_for if rank not in workers][: ROWS // 2]
+    return [*servers, *[rank for rank in run.stands_for if rank in workers][: ROWS - len(servers)]]
 
 
 def _last_that_fits(values: np.ndarray) -> int:
@@ -197,13 +199,19 @@ def _name_rows(ax: Axes, run: Run, view: View, lanes: dict[str, tuple[float, flo
     ax.set_ylim(len(view.ranks), 0)
     middle = {stream: bottom + height / 2 for stream, (bottom, height) in lanes.items()}
     every = max(1, len(view.ranks) // 16)
-    names = {i: f"rank {rank}" if rank in run.workers else f"server {rank}" for i, rank in enumerate(view.ranks)}
+    names = {i: _called(run, rank) for i, rank in enumerate(view.ranks)}
     ax.set_yticks([i + middle[COMPUTE] for i in names][::every], list(names.values())[::every])
     if len(view.ranks) <= 8 and len(lanes) <= 3:
         thin = [(i + middle[stream], stream) for i in names for stream in lanes if stream != COMPUTE]
         ax.set_yticks([y for y, _ in thin], [stream for _, stream in thin], minor=True, fontsize=6, color="#555555")
     ax.tick_params(axis="y", which="both", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _called(run: Run, rank: int) -> str:
+    """A rank's name, and how many ranks behave as it does where they were simulated once."""
+    many = run.stands_for[rank]
+    return f"{'rank' if rank in run.workers else 'server'} {rank}" + (f" ×{many}" if many > 1 else "")
 
 
 def _legend(ax: Axes, spans: Sequence[Span], below: bool) -> None:

@@ -8,11 +8,13 @@
 """
 
 from . import compression, failures, noise, noise_scale, rules, schedules, theory
+from .balancing import balanced, balanced_stages
 from .catalog import device, devices
 from .checking import listing, validate
 from .cluster import Cluster, Device, Overheads, cluster
-from .errors import DivergedError, ProgramError, RankError, RunFileError
-from .ledger import Footprint
+from .errors import DivergedError, OutOfMemoryError, ProgramError, RankError, RunFileError
+from .footprint import Footprint
+from .jobs import Job, simulate_jobs
 from .listing import Listing
 from .memory import RankMemory, memory
 from .model import Block, Model, Part
@@ -100,6 +102,7 @@ from .strategies import (
     SecureAggregation,
     ServerAllReduce,
     Sharded,
+    Shares,
     Single,
     SyncBuffers,
     TensorParallel,
@@ -124,6 +127,7 @@ from .values import (
     Tied,
     Value,
 )
+from .whatif import search, sweep
 from .work import Flops, Measured, Seconds
 
 __all__ = [
@@ -180,6 +184,7 @@ __all__ = [
     "Inner",
     "InnerGrad",
     "Instruction",
+    "Job",
     "Layer",
     "Listing",
     "Load",
@@ -198,6 +203,7 @@ __all__ = [
     "OneBitAdam",
     "Operations",
     "Order",
+    "OutOfMemoryError",
     "Overheads",
     "ParameterServer",
     "Params",
@@ -231,6 +237,7 @@ __all__ = [
     "Send",
     "ServerAllReduce",
     "Sharded",
+    "Shares",
     "Single",
     "Span",
     "Spans",
@@ -247,6 +254,8 @@ __all__ = [
     "Value",
     "Wait",
     "aggregation",
+    "balanced",
+    "balanced_stages",
     "cluster",
     "compression",
     "device",
@@ -264,9 +273,12 @@ __all__ = [
     "problems",
     "rules",
     "schedules",
+    "search",
     "shards",
     "simulate",
+    "simulate_jobs",
     "stack",
+    "sweep",
     "theory",
     "transformer",
     "validate",

@@ -71,7 +71,8 @@ def tree(machines: Machines) -> tuple[Stage, ...]:
     for first in range(width):
         chains = [[*machine[first:], *machine[:first]] for machine in machines]
         edges = [(edge, 1 / width) for line in chains for edge in pairwise(line)]
-        edges += [((chains[a][0], chains[b][0]), 0.5 / width) for a, b in _double_tree(len(machines))]
+        joined = [edge for tree in both_trees(len(machines)) for edge in tree]
+        edges += [((chains[a][0], chains[b][0]), 0.5 / width) for a, b in joined]
         for (a, b), share in edges:
             traffic[a, b] += share  # type: ignore[assignment]
             traffic[b, a] += share  # type: ignore[assignment]
@@ -176,8 +177,11 @@ def _around(order: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(order, [*order[1:], order[0]])) if len(order) > 1 else []
 
 
-def _double_tree(n: int) -> list[tuple[int, int]]:
-    """The edges of both trees of n machines: the second is a mirror of the first, or the first moved on by one."""
+def both_trees(n: int) -> list[list[tuple[int, int]]]:
+    """The edges (child, parent) of both trees of n machines; of one machine, one tree without any.
+
+    The second is a mirror of the first, or the first moved on by one.
+    """
     first = [(child, parent) for child, parent in enumerate(parents(n)) if parent is not None]
     names = [(n - 1 - place if n % 2 == 0 else (place + 1) % n) for place in range(n)]
-    return first + [(names[child], names[parent]) for child, parent in first]
+    return [first, [(names[child], names[parent]) for child, parent in first]] if n > 1 else [[]]

@@ -7,13 +7,14 @@ from types import NoneType
 
 from . import checks
 from .cluster import check_ranks, cluster
-from .cutting import evenly_routed
 from .errors import ProgramError
+from .folding import Folding, Programs, on_cluster, programs
 from .hazards import Hazard, InFlight
 from .listing import Listing
 from .model import Model
+from .observed import Observed, Question
 from .problem import Problem
-from .program import Broadcast, Instruction, Recv, Until
+from .program import Broadcast, Collective, Instruction, Recv, Send, Until
 from .rank import Rank
 from .rewriting import spoken
 from .spans import COMPUTE
@@ -22,6 +23,8 @@ from .values import Act, ActGrad, Grads, Params, Value, whole
 from .virtual import Machine
 
 AnyStrategy = Order | Layer | Stack
+MOST_SHOWN = 256
+"""Of more ranks, errors show those that stand for others."""
 
 
 def listing(
@@ -63,23 +66,31 @@ def validate(strategy: AnyStrategy, ranks: int, workload: Model | Problem | None
     whose text shows the grid with the bad step marked, when the program is wrong.
     """
     strategy = stack(strategy)
-    _checked(strategy, _members(strategy, ranks, workload, 1))
-
-
-def ensure_valid(strategy: Stack, ranks: int, model: Model) -> None:
-    """Check one step of a program that uses no results; once for each strategy, number of ranks and model."""
+    members = _members(strategy, ranks, workload, 1)
     if strategy.order.static:
-        try:
-            hash(strategy)
-        except TypeError:  # an order with fields that have no hash cannot be remembered
-            validate(strategy, ranks, model)
-        else:
-            _once(strategy, ranks, model)
+        _checked_text(strategy, members)
+    else:
+        _checked(strategy, members)
+
+
+def ensure_valid(strategy: Stack, ranks: int, model: Model) -> Programs | None:
+    """Check one step of a program that uses no results; once for each strategy, number of ranks and model.
+
+    Gives what all ranks say, or None where a program must run before it is known what it says.
+    """
+    if not strategy.order.static:
+        return None
+    try:
+        hash(strategy)
+    except TypeError:  # an order with fields that have no hash cannot be remembered
+        return _once.__wrapped__(strategy, ranks, model)
+    return _once(strategy, ranks, model)
 
 
 @lru_cache(maxsize=256)
-def _once(strategy: Stack, ranks: int, model: Model) -> None:
-    validate(strategy, ranks, model)
+def _once(strategy: Stack, ranks: int, model: Model) -> Programs:
+    members = _members(strategy, ranks, model, 1)
+    return _checked_text(strategy, members, run=ranks <= MOST_SHOWN)  # a machine will soon run them anyway
 
 
 def _members(strategy: Stack, ranks: int, workload: Model | Problem | None, steps: int) -> list[Rank]:
@@ -89,7 +100,7 @@ def _members(strategy: Stack, ranks: int, workload: Model | Problem | None, step
     model = workload.model() if isinstance(workload, Problem) else workload
     model = model or _sample(strategy, ranks)
     strategy.check(ranks, model)
-    model = evenly_routed(model)
+    model = model.evenly_routed
     rule = strategy.rule or (workload.rule if isinstance(workload, Problem) else None)
     return [Rank(strategy, rank, ranks, model, steps, rule) for rank in range(ranks)]
 
@@ -104,14 +115,31 @@ def _sample(strategy: Stack, ranks: int) -> Model:
     return model.in_parts(units=4 * ranks, experts=ranks if "expert" in grid else 0)
 
 
-def _checked(strategy: Stack, members: list[Rank]) -> Machine:
-    if strategy.order.static:
-        programs = [_said(strategy, _two_steps(strategy, me)) for me in members]
-        for program, me in dict(zip(programs, members)).items():
-            for instruction in dict.fromkeys(program):
-                _check_places(instruction, me)
-        _no_hazards(programs)
-    machine = Machine(strategy, members, cluster("ideal", ranks=len(members)), check=True)
+def _checked_text(strategy: Stack, members: list[Rank], run: bool = True) -> Programs:
+    """Check what can be read, then what is seen only when it runs; ranks that are alike once."""
+
+    def say(me: Rank) -> tuple[tuple[Instruction, ...], set[Question]]:
+        asked = Observed(_two_steps(strategy, me))
+        return _said(strategy, asked), asked.questions  # type: ignore[arg-type]
+
+    told = programs(members, say)
+    for instruction, rank in {one: rank for rank, text in told.texts.items() for one in text}.items():
+        _check_places(instruction, members[rank])
+    _no_hazards(told)
+    if not run:
+        return told
+    try:
+        _checked(strategy, members, on_cluster(told, strategy, cluster("ideal", ranks=len(members))))
+    except ProgramError:
+        if len(members) > MOST_SHOWN:
+            raise
+        _checked(strategy, members)  # says so of all ranks
+    return told
+
+
+def _checked(strategy: Stack, members: list[Rank], folding: Folding | None = None) -> Machine:
+    chosen = members if folding is None else [members[rank] for rank in folding.leaders]
+    machine = Machine(strategy, chosen, cluster("ideal", ranks=len(members)), check=True, folding=folding)
     machine.run()
     return machine
 
@@ -137,7 +165,7 @@ def _said(strategy: Stack, me: Rank) -> tuple[Instruction, ...]:
 
 
 def _check_places(instruction: Instruction, me: Rank) -> None:
-    """Refuse blocks that the model does not have, and roots that are not along the axis."""
+    """Refuse blocks that the model does not have, axes that are none, and roots that are not along theirs."""
     inner = (*getattr(instruction, "what", ()), *((instruction.recv,) if isinstance(instruction, Until) else ()))
     for one in inner:
         _check_places(one, me)
@@ -146,6 +174,8 @@ def _check_places(instruction: Instruction, me: Rank) -> None:
         raise ValueError(
             f"the model has {blocks} block(s), numbered from 0; got {instruction} on rank {me.rank}: see me.blocks"
         )
+    if isinstance(instruction, (Collective, Send, Recv)):
+        me.size(instruction.over)  # refuses what is no axis
     if isinstance(instruction, Broadcast) and instruction.root >= me.size(instruction.over):
         raise ValueError(
             f"a root is a position along its axis, 0 to {me.size(instruction.over) - 1};"
@@ -160,14 +190,16 @@ def _last_block(value: Value) -> int:
     return value.block - 1 if isinstance(value, (Act, ActGrad)) else -1  # what leaves the last block is Act(blocks)
 
 
-def _no_hazards(programs: list[tuple[Instruction, ...]]) -> None:
-    """Check what each rank does by itself; ranks that do the same are checked once."""
-    for program in dict.fromkeys(programs):
+def _no_hazards(told: Programs) -> None:
+    """Check what each rank does by itself."""
+    for leader, text in told.texts.items():
         flight = InFlight()
-        for row, instruction in enumerate(program):
+        for row, instruction in enumerate(text):
             try:
                 flight.issue(instruction, COMPUTE)
             except Hazard as hazard:
-                marks = tuple((rank, row) for rank, other in enumerate(programs) if other == program)
-                columns = tuple(tuple(map(str, other)) for other in programs)
-                raise ProgramError(f"{hazard}\n{Listing(columns, marks)}") from None
+                everybody = [told.texts[one] for one in told.of[:MOST_SHOWN]]
+                marks = tuple((rank, row) for rank, other in enumerate(everybody) if other == text)
+                columns = tuple(tuple(map(str, other)) for other in everybody)
+                shown = marks or ((leader, row),)
+                raise ProgramError(f"{hazard}\n{Listing(columns, shown)}") from None

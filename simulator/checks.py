@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from numbers import Integral, Real
+from typing import Any
 
 
 def whole(name: str, value: object, least: int = 0, of: str = "") -> int:
@@ -33,7 +35,20 @@ def number(name: str, value: object, least: float = -inf, above: float = -inf, o
 def kind(name: str, value: object, wanted: type | tuple[type, ...], example: str) -> None:
     """Something of the wanted type, else ValueError with an example."""
     if not isinstance(value, wanted):
-        raise ValueError(f"{name} is {example}; got {name}={value!r}")
+        raise ValueError(f"{name} is {example}; got {name}={shown(value)}")
+
+
+def several(name: str, value: object, example: str) -> list[Any]:
+    """What an iterable gives, as a list; ValueError for text and for what is none."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} is {example}; got {name}={shown(value)}")
+    return list(value)
+
+
+def shown(value: object, most: int = 200) -> str:
+    """The repr of a value, cut where it is too long for a message."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _of(of: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from . import checks
 from .clusters.device import Device
 from .clusters.graph import Graph, built, directed, hops
+from .clusters.slowed import Where, slowed
 from .clusters.star import Star
+from .clusters.subset import subset
 from .clusters.wiring import Link, Speed, Wiring
+from .work import Measured
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -26,7 +29,8 @@ ALGORITHMS = ("ring", "tree", "hierarchical", "direct", "auto")
 class Overheads:
     """What a real machine adds to latency and bandwidth; nothing unless measured.
 
-    - ``collective`` [s]: before a collective moves its first byte.
+    - ``collective`` [s]: before a collective moves its first byte. ``collectives``: what it was measured to be for some
+      types and numbers of members, by the bytes that pass one rank's link; it stands in the place of ``collective``.
     - ``message`` [s], ``message_byte`` [s/B]: what a Send takes of the sender's time, and what each of its bytes does.
     - ``rendezvous``: bytes move only when the receiver waits, as with gloo: who waits late pays one latency more.
     - ``message_delays``, ``collective_delays`` [s]: extra delays, as often as they were measured; every message, or
@@ -39,6 +43,18 @@ class Overheads:
     rendezvous: bool = False
     message_delays: tuple[float, ...] = ()
     collective_delays: tuple[float, ...] = ()
+    collectives: tuple[tuple[str, int, Measured], ...] = ()
+
+    def before(self, kind: type[object], members: int, size: float) -> float:
+        """Seconds before a collective moves its first byte; ``size`` [B] is what passes one rank's link.
+
+        >>> from simulator import AllReduce
+        >>> measured = Measured(((8.0, 1e-3), (1008.0, 2e-3)))
+        >>> Overheads(collectives=(("AllReduce", 2, measured),)).before(AllReduce, 2, 508.0)
+        0.0015
+        """
+        known = next((work for name, n, work in self.collectives if name == kind.__name__ and n == members), None)
+        return self.collective if known is None else known.of(size, Device())
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +62,11 @@ class Cluster:
     """Ranks 0 … ranks−1, joined by links that carry ``bandwidth`` [B/s per direction] and ``latency`` [s].
 
     - ``wiring``: which links there are and which of them a message takes; or a directed networkx graph.
-    - ``device``: what computes on every rank; ``devices``, one per rank, where they differ.
+    - ``device``: what computes on every rank; ``devices``, one per rank, where they differ. Keys of the catalogue are
+      looked up.
     - ``algorithm`` of collectives: "ring", "tree" (all-reduce only), "hierarchical" (machines of equally many ranks),
-      "direct" (everybody to everybody), or "auto": the one that is soonest done, by size and wiring. Where one does
-      not apply, it is a ring.
+      "direct" (everybody to everybody), or "auto": the one that is soonest done, by size and wiring; with
+      ``library="nccl"`` the one that NCCL's own tuning takes, which need not be. Where one does not apply, it is a ring.
     - ``library``: whose protocols and software latencies collectives have: "nccl", or None for those of the links.
 
     Make one with ``Cluster.flat``, ``Cluster.from_graph``, ``cluster("dgx-a100", nodes=16)`` or ``lab.calibrate``.
@@ -71,6 +88,9 @@ class Cluster:
         given: Any = self.wiring
         if not isinstance(given, Wiring):
             object.__setattr__(self, "wiring", Graph(self.ranks, given))
+        object.__setattr__(self, "device", _device(self.device))
+        every = checks.several("devices", self.devices, "a sequence of Devices, one for each rank")
+        object.__setattr__(self, "devices", tuple(map(_device, every)))
         if self.devices and len(self.devices) != self.ranks:
             raise ValueError(f"devices has one for each of {self.ranks} ranks; got {len(self.devices)}")
         if self.algorithm not in ALGORITHMS:
@@ -85,7 +105,7 @@ class Cluster:
         ranks: int,
         bandwidth: float,
         latency: float = 0.0,
-        device: Device | None = None,
+        device: Device | str | None = None,
         name: str | None = None,
         overheads: Overheads | None = None,
     ) -> Cluster:
@@ -103,7 +123,7 @@ class Cluster:
         checks.number("latency", latency, least=0, of="in seconds")
         each = (Speed(bandwidth, latency / 2),)
         name = name or f"{ranks} ranks on one switch, {bandwidth:g} B/s, {latency:g} s"
-        return cls(name, ranks, Star(ranks, each, each), device or Device(), overheads or Overheads())
+        return cls(name, ranks, Star(ranks, each, each), _device(device or Device()), overheads or Overheads())
 
     @classmethod
     def from_graph(cls, graph: nx.Graph, name: str | None = None, seed: int = 0, **knobs: Any) -> Cluster:
@@ -113,6 +133,8 @@ class Cluster:
           the bandwidth, ``efficiency``; ranks with the same ``machine`` sit in one. An undirected edge is two links.
         - ``seed``: which of several equally good ways the messages between two ranks take.
         - ``knobs``: ``device``, ``devices``, ``overheads``, ``algorithm``, ``library``, as of a Cluster.
+
+        Edges and nodes may carry anything else, such as "weight", but no name that looks like one of these mistyped.
 
         >>> graph = nx.Graph()
         >>> graph.add_edge(0, "switch", bandwidth=10e9, latency=1e-6)
@@ -153,6 +175,31 @@ class Cluster:
         """What computes on a rank."""
         return self.devices[rank] if self.devices else self.device
 
+    def slowed(self, factors: Mapping[Where, float]) -> Cluster:
+        """The same with slow links. ``{3: 4.0}``: those of rank 3 have a quarter of their bandwidth, both ways.
+
+        A pair of nodes is one link, one way. Raises ValueError for what is not there, and for factors of 0 or less.
+
+        >>> slow = Cluster.flat(ranks=4, bandwidth=1e9).slowed({3: 4.0})
+        >>> slow.bandwidth((3, "switch")), slow.bandwidth((2, "switch"))
+        (250000000.0, 1000000000.0)
+        """
+        wiring = slowed(self.wiring, factors)
+        names = ", ".join(f"{where} by {factor:g}" for where, factor in list(factors.items())[:4])
+        more = f", {len(factors) - 4} more" if len(factors) > 4 else ""
+        return replace(self, name=f"{self.name}, slowed: {names}{more}", wiring=wiring)
+
+    def subset(self, ranks: Iterable[int]) -> Cluster:
+        """Some of its ranks, numbered from 0; messages between them take the links that they take in the whole.
+
+        >>> cluster("dgx-a100", nodes=4).subset(range(8, 24)).ranks
+        16
+        """
+        wiring = subset(self.wiring, checks.several("ranks", ranks, "an iterable of ranks, such as range(8)"))
+        devices = tuple(self.devices[rank] for rank in wiring.chosen) if self.devices else ()
+        name = f"{wiring.ranks} of {self.name}"
+        return replace(self, name=name, ranks=wiring.ranks, wiring=wiring, devices=devices)
+
     @cached_property
     def plain(self) -> bool:
         """Whether nobody asks for more than rings in the order of ranks, and binomial trees for broadcasts."""
@@ -160,6 +207,16 @@ class Cluster:
 
     def __str__(self) -> str:
         return self.name
+
+
+def _device(one: Device | str) -> Device:
+    """A device, or the one of the catalogue that has this key."""
+    if isinstance(one, str):
+        from .catalog import device
+
+        return device(one)
+    checks.kind("device", one, Device, 'a Device, or the key of one, such as "a100-sxm-80gb"')
+    return one
 
 
 def check_ranks(ranks: int) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .cluster import Device
 from .model import Block
+from .operations import Operations
 from .passes import BackwardPart, ForwardPart
 from .program import (
     Backward,
@@ -20,7 +23,8 @@ from .program import (
     Update,
 )
 from .rank import Rank
-from .values import Value
+from .values import Inner, InnerGrad, Named, Value, whole
+from .work import Work
 
 
 def seconds(instruction: Instruction, me: Rank, device: Device) -> float:
@@ -40,6 +44,13 @@ def seconds(instruction: Instruction, me: Rank, device: Device) -> float:
     return _own(instruction, me, device) if isinstance(instruction, Compute) else 0.0
 
 
+def changing(instruction: Instruction) -> bool:
+    """Whether it takes another time whenever what it touches has another size, as named buffers have."""
+    return isinstance(instruction, (Reduce, Copy, Free)) and isinstance(
+        whole(_touched(instruction)), (Named, Inner, InnerGrad)
+    )
+
+
 def _own(compute: Compute, me: Rank, device: Device) -> float:
     """The time of a program's own maths."""
     return compute.seconds + (compute.work.of(me.samples(0), device) if compute.work is not None else 0.0)
@@ -48,16 +59,36 @@ def _own(compute: Compute, me: Rank, device: Device) -> float:
 def _pass(instruction: Instruction, block: Block, samples: float, device: Device) -> float:
     """The time of one microbatch through a block, or through a half or a part of it."""
     if isinstance(instruction, Forward):
-        return block.forward.of(samples, device)
-    again = block.forward.of(samples, device) if block.recomputes else 0.0
-    if isinstance(instruction, Backward):
-        return again + block.backward.of(samples, device)
+        return _issued([block.forward], samples, device)
     if isinstance(instruction, ForwardPart):
-        return block.parts[instruction.at].forward.of(samples, device)
+        works = [part.forward for part in block.parts]
+        return works[instruction.at].of(samples, device) * _waiting(works, samples, device)
     if isinstance(instruction, BackwardPart):
-        return block.parts[instruction.at].backward.of(samples, device)
-    weight = block.later.of(samples, device)
-    return weight if isinstance(instruction, BackwardWeight) else again + block.backward.of(samples, device) - weight
+        works = [part.backward for part in block.parts]
+        return works[instruction.at].of(samples, device) * _waiting(works, samples, device)
+    again = _issued([block.forward], samples, device) if block.recomputes else 0.0
+    whole = _issued([block.backward], samples, device)
+    if isinstance(instruction, Backward):
+        return again + whole
+    weight = block.later.of(samples, device) * _waiting([block.backward], samples, device)
+    return weight if isinstance(instruction, BackwardWeight) else again + whole - weight
+
+
+def _issued(works: Sequence[Work], samples: float, device: Device) -> float:
+    """The time of some work: that of the device, or that of the program that issues its operations, if it is longer."""
+    done = sum(work.of(samples, device) for work in works)
+    if not device.dispatch:
+        return done
+    return max(done, device.dispatch * sum(work.issued for work in works if isinstance(work, Operations)))
+
+
+def _waiting(works: Sequence[Work], samples: float, device: Device) -> float:
+    """By how much a block of these parts takes longer than its operations, since a program has to issue them.
+
+    A program runs ahead of the device: only where all of them together are too short does the device wait.
+    """
+    done = sum(work.of(samples, device) for work in works) if device.dispatch else 0.0
+    return _issued(works, samples, device) / done if done else 1.0
 
 
 def _touched(instruction: Reduce | Copy | Free) -> Value:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 
-from .model import Block, Model, Part, saved
+from .block import Block, Part, saved
+from .model import Model
 from .work import shared
 
 WHOLE = (0, 1)
@@ -61,38 +61,28 @@ def local(model: Model, cut: Cut) -> Model:
     if not cut.parted:
         return model
     if cut not in model.cuts:
-        model.cuts[cut] = _local(model, cut)
+        mine = _local(model, cut)
+        model.cuts[cut] = next((other for other in model.cuts.values() if other == mine), mine)
     return model.cuts[cut]
 
 
 def _local(model: Model, cut: Cut) -> Model:
     _refuse_ties(model, cut)
-    last = len(model.blocks) - 1
-    blocks = tuple(_block(number, block, cut, number == last) for number, block in enumerate(model.blocks))
+    last, known = len(model.blocks) - 1, dict[object, Block]()
+    for number, block in enumerate(model.blocks):  # most are one object: cut once, they still are
+        place = id(block), number == 0, number == last
+        known[place] = known.get(place) or _block(model, number, cut)
+    blocks = tuple(known[id(block), number == 0, number == last] for number, block in enumerate(model.blocks))
     load = shared(model.load, units=cut.tensor[1]) if cut.vertical else model.load
     return replace(model, blocks=blocks, loss=shared(model.loss, tokens=cut.context[1]), load=load)
 
 
-@lru_cache(maxsize=256)
-def evenly_routed(model: Model) -> Model:
-    """A model of which every expert gets as many tokens, where it does not say otherwise: enough to check programs."""
-    blocks = tuple(
-        replace(block, parts=tuple(replace(part, routing=1.0) if part.routes else part for part in block.parts))
-        if any(part.routes and part.routing is None for part in block.parts)
-        else block
-        for block in model.blocks
-    )
-    return model if blocks == model.blocks else replace(model, blocks=blocks)
-
-
-def _block(number: int, block: Block, cut: Cut, last: bool) -> Block:
+def _block(model: Model, number: int, cut: Cut) -> Block:
+    block, last = model.blocks[number], number == len(model.blocks) - 1
     if not cut.splits(block):
         return block
     if not block.parts:
-        raise ValueError(
-            f"ranks run a block together in parts; block {number} has none: give its module a method parts(cut), as"
-            " the tiny GPT's have, or its Block some parts"
-        )
+        _refuse_whole(model, number)
     _check(number, block, cut)
     split = cut.sequence if number else cut.vertical
     tokens = cut.context[1] * (cut.tensor[1] if split else 1)
@@ -107,6 +97,18 @@ def _block(number: int, block: Block, cut: Cut, last: bool) -> Block:
         parts=parts,
         saved_bytes=entering if block.recomputes else saved(parts),
         recomputes=block.recomputes,
+        aside=block.aside,
+    )
+
+
+def _refuse_whole(model: Model, number: int) -> None:
+    """A block without parts: what a user can do depends on whose model it is."""
+    known = "the model is known by its totals alone"
+    own = "give its module a method parts(cut), as the tiny GPT's have, or its Block some parts"
+    remedy = own if model.recipe is None else known
+    raise ValueError(
+        f"ranks run a block together in parts; block {number} of {model.name} has none: {remedy}; data, sharded and"
+        " pipeline parallelism leave blocks whole"
     )
 
 
@@ -174,6 +176,3 @@ def replicated(block: Block, cut: Cut, over: str) -> tuple[int, int]:
     experts = sum(_held(part, cut) - part.parameters for part in block.parts if part.experts)
     whole = sum(part.parameters for part in block.parts)
     return (split, split + whole + experts) if over == "tensor" else (0, split + whole)
-
-
-__all__ = ["Cut", "local", "replicated"]

@@ -30,7 +30,7 @@ class Ending:
             if state.inbox:
                 parcel = state.inbox[0]
                 sent = self.machine.spans.labels[parcel.label]
-                history = self.machine.states[parcel.source].history or []
+                history = self.machine.state_of(parcel.source).history or []
                 raise self.error(
                     f"every Send needs a Recv; rank {state.me.rank} never takes {parcel.value},"
                     f" which rank {parcel.source} sent",
@@ -61,7 +61,7 @@ class Ending:
 
     def error(self, text: str, marks: Sequence[tuple[int, int]] | None = None) -> ProgramError:
         """A ProgramError with the grid, and marks in it: unless told otherwise, at each rank that cannot go on."""
-        if not self.machine.check:
+        if not self.machine.check or self.machine.folding.folds:
             return ProgramError(text)
         marks = tuple(self.marks(self.machine.states) if marks is None else marks)
         columns = tuple((*(state.history or ()), *self._rest(state)) for state in self.machine.states)

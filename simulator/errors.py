@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .footprint import Footprint
+
 
 class ProgramError(ValueError):
     """A program cannot run: a deadlock, mismatched collectives, a message nobody takes, or a hazard.
@@ -12,6 +17,20 @@ class ProgramError(ValueError):
 
 class DivergedError(ValueError):
     """A loss is no longer a finite number."""
+
+
+class OutOfMemoryError(ValueError):
+    """A plan needs more memory than a device has.
+
+    ``rank`` is the one that lacks most; it needs ``needed`` of ``available`` bytes, by kind ``held``.
+    """
+
+    def __init__(self, text: str, rank: int, needed: float, available: float, held: Footprint):
+        self.rank, self.needed, self.available, self.held = rank, needed, available, held
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, float, float, Footprint]]:
+        return type(self), (str(self), self.rank, self.needed, self.available, self.held)
 
 
 class RunFileError(ValueError):
@@ -30,3 +49,7 @@ class RankError(RuntimeError):
 
     def __reduce__(self) -> tuple[type, tuple[int, int, str, str]]:
         return type(self), (self.rank, self.step, self.instruction, self.report)
+
+
+class CannotFold(Exception):
+    """Ranks were taken for alike that are not, so all must be simulated; the simulator catches it itself."""

@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from .cluster import Link
-from .collectives import critical_bytes, gathered_bytes, rounds, sent_bytes
-from .plans import Plan, Planner
-from .program import AllGather, AllToAll, Broadcast, Collective, ReduceScatter
-from .rank import Rank
+from .clusters.star import Star
+from .collectives import gathered_bytes, rounds, sent_bytes
+from .links import Links
+from .meetings import Communicator, Meeting
+from .messages import Messages
+from .payloads import critical, given, gives_all, uneven
+from .plans import Planner
+from .program import AllToAll, Broadcast, Collective, ReduceScatter
+from .spans import BYTES, RANK, WIDTH, Spans
 from .threads import BLOCKED, Decoded, State, Thread
-from .values import Inner, InnerGrad, Named, whole
 
 if TYPE_CHECKING:
     from .virtual import Machine
-
-
-class Meeting:
-    """One collective: who has arrived, and when the last did; what it costs, where the wiring matters."""
-
-    __slots__ = ("arrivals", "latest", "plan", "size", "sizes")
-
-    def __init__(self, size: float) -> None:
-        self.arrivals: list[tuple[Thread, Collective, Decoded, float]] = []
-        self.latest = 0.0
-        self.size = size
-        self.sizes: dict[int, float] = {}
-        self.plan: Plan | None = None
-
-
-class Communicator:
-    """The ranks along one axis, on one stream: their collectives happen in the order in which each issues them."""
-
-    def __init__(
-        self, members: tuple[int, ...], path: Counter[Link], latency: float, planner: Planner | None = None
-    ):
-        self.members, self.path, self.latency, self.planner = members, path, latency, planner
-        self.counts = dict.fromkeys(members, 0)
-        self.open: dict[int, Meeting] = {}
-
 
 class Gathering:
     """All communicators of a simulation."""
@@ -49,6 +28,8 @@ class Gathering:
         self.machine = machine
         self.known: dict[tuple[str, str, int], Communicator] = {}
         self.planners: dict[tuple[int, ...], Planner] = {}
+        self.more: dict[tuple[int, str, int], float] = {}
+        self.messages = Messages(machine, self._sent, self._exchange) if machine.detail == "messages" else None
 
     def join(self, thread: Thread, instruction: Collective, decoded: Decoded) -> object:
         """A member arrives. The last one starts the collective."""
@@ -64,15 +45,18 @@ class Gathering:
             meeting = communicator.open[number] = Meeting(size)
         elif meeting.arrivals[0][2] is not decoded or meeting.size != size:
             self._check(meeting, thread, instruction, size)
-        if _uneven(instruction):
+        if uneven(instruction):
             meeting.sizes[rank] = size
         clock = thread.clock
         meeting.arrivals.append((thread, instruction, decoded, clock))
         if clock > meeting.latest:
             meeting.latest = clock
-        if len(meeting.arrivals) == len(communicator.members):
+        if self.messages is not None and len(communicator.members) > 1 and not meeting.sizes:
+            self.messages.join(communicator, meeting, given(instruction, len(communicator.members), meeting.size))
+        if len(meeting.arrivals) == len(communicator.leaders):
             del communicator.open[number]
-            self._begin(communicator, meeting)
+            if meeting.play is None:
+                self._begin(communicator, meeting)
         return BLOCKED
 
     def _size(self, state: State, instruction: Collective) -> float:
@@ -91,21 +75,25 @@ class Gathering:
 
     def _communicator(self, thread: Thread, over: str) -> Communicator:
         members = thread.state.me.group(over)
-        cluster = self.machine.cluster
-        planner = None if cluster.plain or len(members) == 1 else self.planners.get(members)
-        if planner is None and not cluster.plain and len(members) > 1:
-            planner = self.planners[members] = Planner(cluster, members)
+        cluster, folding = self.machine.cluster, self.machine.folding
+        folding.ensure_foreseen(thread.state.me, over)
+        planned = None
+        if len(members) > 1 and not (cluster.plain and isinstance(cluster.wiring, Star)):
+            planned = self.planners.setdefault(members, Planner(cluster, members))
+        planner = None if cluster.plain else planned
         hops = list(zip(members, members[1:] + members[:1])) if len(members) > 1 and planner is None else []
-        path = Counter(link for hop in hops for link in cluster.route(*hop))
         latency = max((cluster.latency(*hop) for hop in hops), default=0.0)
-        communicator = Communicator(members, path, latency, planner)
-        for member in members:
-            self.known[over, thread.stream, member] = communicator
+        places = [thread.state.me.position(folding.of[member], over) for member in members]
+        ring = Counter(link for hop in hops for link in cluster.route(*hop))
+        links = Links(cluster, folding, members, places, ring)
+        communicator = Communicator(links, latency, planner, planned)
+        for leader in communicator.leaders:
+            self.known[over, thread.stream, leader] = communicator
         return communicator
 
     def _check(self, meeting: Meeting, thread: Thread, mine: Collective, size: float) -> None:
         other, theirs, _, _ = meeting.arrivals[0]
-        if mine == theirs and (size == meeting.size or _uneven(mine)):
+        if mine == theirs and (size == meeting.size or uneven(mine)):
             return
         thread.current = mine
         raise self.machine.ending.error(
@@ -117,17 +105,24 @@ class Gathering:
     def _begin(self, communicator: Communicator, meeting: Meeting) -> None:
         instruction = meeting.arrivals[0][1]
         machine, n = self.machine, len(communicator.members)
-        size = max(self._sent(communicator, meeting)) if meeting.sizes else _critical(instruction, n, meeting.size)
+        if isinstance(instruction, Broadcast):
+            machine.folding.ensure_foreseen(meeting.arrivals[0][0].state.me, instruction.over, place=True)
+        sent = self._sent(communicator, meeting)
+        size = max(map(sent, range(n))) if meeting.sizes else critical(instruction, n, meeting.size)
+        if self.messages is not None and n > 1 and meeting.sizes and size:
+            self.messages.begin(communicator, meeting, given(instruction, n, size))
+            return
         stages: tuple[tuple[float, Mapping[Link, float]], ...]
-        stages = ((rounds(type(instruction), n) * communicator.latency, communicator.path),)
-        if communicator.planner is not None:
+        stages = ((rounds(type(instruction), n) * communicator.latency, communicator.links.ring),)
+        planner = communicator.planner_of(type(instruction))
+        if planner is not None:
             root = instruction.root if isinstance(instruction, Broadcast) else 0
-            size = _given(instruction, n, size if meeting.sizes else meeting.size)
-            plan = meeting.plan = communicator.planner.best(type(instruction), size, root)
-            stages, size = plan.stages, size / plan.fraction
+            size = given(instruction, n, size if meeting.sizes else meeting.size)
+            plan = meeting.plan = planner.best(type(instruction), size, root)
+            stages, size = communicator.links.stages(plan), size / plan.fraction
         start = meeting.latest
         if n > 1:
-            start += machine.cluster.overheads.collective + machine.collective_delay()
+            start += machine.cluster.overheads.before(type(instruction), n, size) + machine.collective_delay()
         self._pass(communicator, meeting, stages, size, start)
 
     def _pass(
@@ -151,7 +146,7 @@ class Gathering:
                 self._end(communicator, meeting, now)
 
         def move() -> None:
-            machine.network.start(path, size, machine.drained(done))
+            machine.network.start(path, size, machine.drained(done), exclusive=id(path) in communicator.links.rough)
 
         if size and path:
             # Only what is on the network must agree with the simulation's time; the rest may run ahead.
@@ -163,61 +158,56 @@ class Gathering:
     def _end(self, communicator: Communicator, meeting: Meeting, end: float) -> None:
         machine = self.machine
         extend = machine.spans.data.extend
-        sent = self._sent(communicator, meeting)
         if meeting.arrivals[0][0].state.tensors is not None:
             self._exchange(communicator, meeting)
-        position = {member: index for index, member in enumerate(communicator.members)}
-        for thread, _, mine, start in meeting.arrivals:
+        sent = self._sent(communicator, meeting)
+        for thread, instruction, mine, start in meeting.arrivals:
             me = thread.state.me
-            extend((me.rank, thread.index, mine.label, thread.step, start, end, sent[position[me.rank]]))
+            sends = sent(me.at(instruction.over))
+            extend((me.rank, thread.index, mine.label, thread.step, start, end, sends))
             thread.clock = end
             machine.resume(thread)
+        if meeting.plan is not None and machine.folding.folds:
+            self._note_differences(communicator, meeting, sent)
 
-    def _sent(self, communicator: Communicator, meeting: Meeting) -> list[float]:
-        """What each member sends, in the order of their positions."""
+    def _sent(self, communicator: Communicator, meeting: Meeting) -> Callable[[int], float]:
+        """What the member at a position sends."""
         instruction, n = meeting.arrivals[0][1], len(communicator.members)
         if n == 1:
-            return [0.0]
+            return lambda position: 0.0
         if meeting.plan is not None and not meeting.sizes:
-            return [_given(instruction, n, meeting.size) * share for share in meeting.plan.sent]
+            whole, shares = given(instruction, n, meeting.size), meeting.plan.sent
+            return lambda position: whole * shares[position]
         if not meeting.sizes:
-            size = meeting.size * n if _gives_all(instruction) else meeting.size
-            return [sent_bytes(instruction, n, size, position) for position in range(n)]
-        sizes = [meeting.sizes[member] for member in communicator.members]
+            size = meeting.size * n if gives_all(instruction) else meeting.size
+            return lambda position: sent_bytes(instruction, n, size, position)
+        sizes = [meeting.sizes[leader] for leader in communicator.links.of]
         if isinstance(instruction, AllToAll):
-            return sizes
-        return [gathered_bytes(sizes, position) for position in range(n)]
+            return sizes.__getitem__
+        return lambda position: gathered_bytes(sizes, position)
+
+    def _note_differences(self, communicator: Communicator, meeting: Meeting, sent: Callable[[int], float]) -> None:
+        """Members may send more or less than those who are simulated in their places."""
+        assert meeting.plan is not None
+        over, links = meeting.arrivals[0][1].over, communicator.links
+        for position in links.uneven(meeting.plan):
+            key = links.of[position], over, position
+            self.more[key] = self.more.get(key, 0.0) + sent(position) - sent(links.places[position])
+
+    def sent(self, spans: Spans) -> tuple[float, ...]:
+        """Bytes that every rank sent, those that are not simulated too."""
+        machine, sums = self.machine, dict.fromkeys(self.machine.by_rank, 0.0)
+        for rank, nbytes in zip(spans.data[RANK::WIDTH], spans.data[BYTES::WIDTH]):
+            sums[int(rank)] += nbytes
+        found = [sums[leader] for leader in machine.folding.of]
+        over = {axis for _, axis, _ in self.more}
+        for rank, leader in enumerate(machine.folding.of):
+            me = machine.by_rank[leader].me
+            found[rank] += sum(self.more.get((leader, axis, me.position(rank, axis)), 0.0) for axis in over)
+        return tuple(found)
 
     def _exchange(self, communicator: Communicator, meeting: Meeting) -> None:
         from .combining import combine
 
         by_rank = {thread.state.me.rank: thread.state.tensors for thread, *_ in meeting.arrivals}
         combine(meeting.arrivals[0][1], [by_rank[member] for member in communicator.members])  # type: ignore[misc]
-
-
-def size_of(me: Rank, instruction: Collective) -> float:
-    """The bytes of a collective's value; -1 where they may change, as those of a named buffer."""
-    scattered = isinstance(instruction, ReduceScatter) and instruction.into is not None
-    changing = isinstance(whole(instruction.value), (Named, Inner, InnerGrad)) or scattered or _uneven(instruction)
-    return -1.0 if changing else me.bytes(instruction.value)
-
-
-def _uneven(instruction: Collective) -> bool:
-    """Whether members may bring values of different sizes."""
-    return isinstance(instruction, AllToAll) or (isinstance(instruction, AllGather) and instruction.ragged)
-
-
-def _gives_all(instruction: Collective) -> bool:
-    """Whether each member gives a value of its own, so that all together is as many times as large."""
-    return isinstance(instruction, AllGather) and instruction.into is not None
-
-
-def _critical(instruction: Collective, n: int, size: float) -> float:
-    return critical_bytes(type(instruction), n, size * n if _gives_all(instruction) else size)
-
-
-def _given(instruction: Collective, n: int, size: float) -> float:
-    """The bytes of what a plan is for: of the whole value; of an all-to-all, those that a rank sends."""
-    if isinstance(instruction, AllGather) and instruction.ragged:
-        return size * n / (n - 1)
-    return size * n if _gives_all(instruction) else size

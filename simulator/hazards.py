@@ -21,6 +21,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self.started: list[tuple[str, Instruction]] = []
+        self.by_place: dict[object, list[tuple[str, Instruction]]] = {}
 
     def issue(self, instruction: Instruction, stream: str) -> None:
         """Check an instruction that a rank is about to issue on a stream; remember what it starts or waits for."""
@@ -29,7 +30,7 @@ class InFlight:
         elif isinstance(instruction, Start):
             for inner in instruction.what:
                 self._check(inner, instruction.on)
-            self.started += [(instruction.on, inner) for inner in instruction.what]
+            self._start(instruction)
         elif isinstance(instruction, Until):
             self._until(instruction, stream)
         else:
@@ -38,20 +39,34 @@ class InFlight:
     def _until(self, until: Until, stream: str) -> None:
         """The work may end anywhere: what it starts may be in flight afterwards, even if its end waits for it."""
         inside = InFlight()
-        inside.started = list(self.started)
+        inside._fill(self.started)
         for inner in until.what:
             inside.issue(inner, stream)
             if isinstance(inner, Start):
-                self.started += [(inner.on, what) for what in inner.what]
+                self._start(inner)
         self._check(until.recv, stream)
 
     def _wait(self, value: Value | None) -> None:
-        self.started = [(on, inner) for on, inner in self.started if not awaits(value, (inner,))]
+        left = [(on, inner) for on, inner in self.started if not awaits(value, (inner,))]
+        if len(left) < len(self.started):
+            self._fill(left)
+
+    def _start(self, start: Start) -> None:
+        for inner in start.what:
+            self.started.append((start.on, inner))
+            for place in places(inner):
+                self.by_place.setdefault(place, []).append((start.on, inner))
+
+    def _fill(self, started: list[tuple[str, Instruction]]) -> None:
+        self.started, self.by_place = list(started), {}
+        for entry in self.started:
+            for place in places(entry[1]):
+                self.by_place.setdefault(place, []).append(entry)
 
     def _check(self, instruction: Instruction, stream: str) -> None:
-        mine = places(instruction) if self.started else frozenset()
-        for on, other in self.started:
-            if on == stream or mine.isdisjoint(places(other)):
+        touched = places(instruction) if self.started else ()
+        for on, other in (entry for place in touched for entry in self.by_place.get(place, ())):
+            if on == stream:
                 continue
             if (value := conflict(instruction, other)) is not None:
                 raise Hazard(

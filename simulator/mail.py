@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from .cluster import Link
+from .folding import narrowed
+from .network import Path
 from .program import ANY, Message, Recv, Send
 from .threads import BLOCKED, Decoded, Guard, Parcel, State, Thread, Wanted
 from .values import Nothing, Params, whole
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class Channel:
     """From one rank to another: one transfer at a time, in the order of the Sends, or in which they are wanted."""
 
-    def __init__(self, source: int, target: int, path: Counter[Link], latency: float, stream: int):
+    def __init__(self, source: int, target: int, path: Path, latency: float, stream: int):
         self.source, self.target, self.path, self.latency, self.stream = source, target, path, latency, stream
         self.queue: deque[Parcel] = deque()
         self.busy = False
@@ -48,6 +49,7 @@ class Mail:
             thread.step,
         )
         overheads = self.machine.cluster.overheads
+        self.machine.folding.ensure_foreseen(state.me, send.over, place=True)
         channel = self._channel(parcel.source, state.me.peer(send.over, send.to))
         spent = overheads.message + parcel.size * overheads.message_byte
         if spent:  # where a Send takes its sender's time, that time is what is seen of it, as on real ranks
@@ -59,10 +61,12 @@ class Mail:
     def _channel(self, source: int, target: int) -> Channel:
         channel = self.channels.get((source, target))
         if channel is None:
-            cluster, spans = self.machine.cluster, self.machine.spans
-            path = Counter(cluster.route(source, target))
+            cluster, spans, of = self.machine.cluster, self.machine.spans, self.machine.folding.of
+            path: Path = Counter(cluster.route(source, target))
+            if self.machine.folding.folds:
+                path, _ = narrowed(cluster, (source, target), of, path)
             latency = cluster.latency(source, target)
-            channel = Channel(source, target, path, latency, spans.stream(f"to {target}"))
+            channel = Channel(source, of[target], path, latency, spans.stream(f"to {target}"))
             self.channels[source, target] = channel
         return channel
 
@@ -77,7 +81,7 @@ class Mail:
             start = now = self.machine.env.now
             parcel = channel.queue[0]
             if self.machine.cluster.overheads.rendezvous:
-                state = self.machine.states[channel.target]
+                state = self.machine.state_of(channel.target)
                 agreed = _agreed(channel, state)
                 if agreed is None:
                     state.offers.append(channel)
@@ -124,7 +128,7 @@ class Mail:
     # ------------------------------------------------------------ receiving
 
     def _deliver(self, target: int, parcel: Parcel) -> None:
-        state = self.machine.states[target]
+        state = self.machine.state_of(target)
         wanted = next((w for w in state.waiting if _is_for(parcel, w)), None)
         guard = state.main.guard
         if wanted is not None:
@@ -150,7 +154,8 @@ class Mail:
         """Take a message that is here, or wait for it."""
         state = thread.state
         if recv.source != ANY:
-            return self.receive(thread, recv, state.me.peer(recv.over, recv.source))
+            self.machine.folding.ensure_foreseen(state.me, recv.over, place=True)
+            return self.receive(thread, recv, self.machine.folding.of[state.me.peer(recv.over, recv.source)])
         if state.replay is not None:
             source = self.machine.ending.replayed(state)
             state.outcomes.append(source)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
+from typing import cast
 
 from . import checks
 from .checking import AnyStrategy
 from .cluster import check_ranks
-from .cutting import evenly_routed
-from .ledger import Footprint, Ledger, Moment
+from .folding import alike
+from .footprint import Footprint, Moment
+from .ledger import Ledger, Said
 from .model import Model
+from .observed import Observed, Question
+from .operations import Operations
 from .passes import Load
-from .precision import Precision
+from .precision import WIDTH, Precision
 from .problem import Problem
-from .program import Instruction
 from .rank import Rank
-from .rules import Rule
+from .rules import Adam, Rule
 from .stack import Stack, stack
 from .values import Params, Value
+from .working import Working, in_one_piece
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,19 @@ class Text:
     ranks: int
     rule: Rule | None
 
+    def complete(self) -> Text:
+        """With a rule: where nobody names one, a model that is made of operations is updated by Adam."""
+        assumed = Adam() if self.rule is None and isinstance(self.model.update, Operations) else self.rule
+        return replace(self, rule=assumed)
+
+    @property
+    def precision(self) -> Precision:
+        """The precision that the strategy says. Without any, a rule keeps a master copy of parameters in 2 bytes."""
+        reduced, width = self.stack.reduced, self.model.parameter_bytes
+        if reduced is not None:
+            return reduced.precision(self.model)
+        return Precision.mixed() if width == WIDTH and self.rule is not None else Precision.plain(width)
+
     def peaks(self) -> list[float]:
         """The most bytes that each rank holds at once. Raises ValueError as ``memory`` does."""
         return [one.most.total for one in read(self)]
@@ -99,6 +116,13 @@ def read(text: Text, precision: Precision | None = None) -> tuple[RankMemory, ..
     return _read(text, precision)
 
 
+def alone(text: Text, rank: int = 0) -> RankMemory:
+    """The memory of one rank of a program that is a text."""
+    text = text.complete()
+    reader = Reader(text, text.precision)
+    return reader.memory(rank, reader.says(reader.rank(rank)))
+
+
 @lru_cache(maxsize=16)
 def _read(text: Text, precision: Precision | None) -> tuple[RankMemory, ...]:
     if not text.stack.order.static:
@@ -107,38 +131,43 @@ def _read(text: Text, precision: Precision | None) -> tuple[RankMemory, ...]:
             " take a synchronous strategy"
         )
     text.stack.check(text.ranks, text.model)
-    known: dict[object, RankMemory] = {}
-    return tuple(_of(text, rank, precision or _plain(text), known) for rank in range(text.ranks))
+    text = text.complete()
+    reader = Reader(text, precision or text.precision)
+    of, texts = alike([reader.rank(rank) for rank in range(text.ranks)], reader.asks)
+    found = {rank: reader.memory(rank, said) for rank, said in texts.items()}
+    return tuple(found[rank] for rank in of)
 
 
-def _plain(text: Text) -> Precision:
-    """The precision that a strategy says."""
-    reduced = text.stack.reduced
-    return Precision.plain(text.model.parameter_bytes) if reduced is None else reduced.precision(text.model)
+class Reader:
+    """Reads the memory of single ranks."""
 
+    def __init__(self, text: Text, precision: Precision):
+        self.text, self.precision = text, precision
+        self.model = text.model.evenly_routed
+        self.pieces, self.layers = in_one_piece(text.stack, self.rank(0))
 
-def _of(text: Text, rank: int, precision: Precision, known: dict[object, RankMemory]) -> RankMemory:
-    me = _rank(text, rank, steps=2)
-    said = _said(text.stack, me)
-    if any(load.microbatch >= me.microbatches for _, load in said if isinstance(load, Load)):
-        # Steps overlap: as many as there are ranks may be under way before it goes on evenly.
-        me = _rank(text, rank, steps=text.ranks + 2)
-        said = _said(text.stack, me)
-    alike = said, me.blocks, tuple(map(me.samples, range(me.microbatches))), id(me.model)
-    if alike not in known:
-        ledger = Ledger(_rank(text, rank, steps=2), _begins_with(text, me), precision)
-        known[alike] = RankMemory(tuple(ledger.walk(said)))
-    return known[alike]
+    def rank(self, rank: int, steps: int = 2) -> Rank:
+        """A rank at its beginning."""
+        return Rank(self.text.stack, rank, self.text.ranks, self.model, steps, self.text.rule)
 
+    def asks(self, me: Rank) -> tuple[Said, set[Question]]:
+        """The program of a rank, and what it asks."""
+        asked = Observed(self.rank(me.rank))
+        return self.says(cast(Rank, asked)), asked.questions
 
-def _rank(text: Text, rank: int, steps: int) -> Rank:
-    return Rank(text.stack, rank, text.ranks, evenly_routed(text.model), steps, text.rule)
+    def says(self, me: Rank) -> Said:
+        """The program of two steps, blocks in one piece where they say what they keep."""
+        return [(me.step, instruction) for instruction in self.pieces.program(me)]
 
+    def memory(self, rank: int, said: Said) -> RankMemory:
+        """The memory of one rank, given its program of two steps."""
+        me = self.rank(rank)
+        if any(load.microbatch >= me.microbatches for _, load in said if isinstance(load, Load)):
+            # Steps overlap: as many as there are ranks may be under way before it goes on evenly.
+            said = self.says(self.rank(rank, steps=self.text.ranks + 2))
+        working = Working(lambda: self.rank(rank), self.layers)
+        return RankMemory(tuple(Ledger(self.rank(rank), self._begins_with(me), self.precision, working).walk(said)))
 
-def _said(strategy: Stack, me: Rank) -> tuple[tuple[int, Instruction], ...]:
-    return tuple((me.step, instruction) for instruction in strategy.program(me))
-
-
-def _begins_with(text: Text, me: Rank) -> tuple[Value, ...]:
-    """The parameters that are there before the program begins: a server's are those that it serves."""
-    return (Params(me.blocks),) if me.share is not None else text.stack.holds(me)
+    def _begins_with(self, me: Rank) -> tuple[Value, ...]:
+        """The parameters that are there before the program begins: a server's are those that it serves."""
+        return (Params(me.blocks),) if me.share is not None else self.text.stack.holds(me)

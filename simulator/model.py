@@ -2,98 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import checks
-from .values import Tied, bounds
-from .work import FREE, Scaled, Seconds, Work
+from .block import Block, Part, evenly_routed, in_parts, saved
+from .operations import Operations
+from .work import FREE, Seconds, Work
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of a block that ranks run together; see ``ForwardPart``.
-
-    - ``forward``, ``backward``: how long it takes where it is not split.
-    - ``output_bytes``: the size of what leaves it, per sample.
-    - ``parameters``: those that every rank holds; ``units``: (how many, parameters of each) that are split over ranks.
-    - ``shares``: ranks split its units, and each needs all of its input. ``sums``: they split its units, and their
-      outputs add up. ``adds``: it adds what entered the part of that number in the block.
-    - ``mixes``: every token of it reads other tokens, as attention does; with ``causal`` only those before it.
-    - ``routes``: it sends tokens to experts; ``experts``: it is these experts, its units. ``routing``: with ``routes``,
-      how much more of the tokens the busiest rank sends or gets than the mean one; without it an AllToAll cannot be
-      timed without tensors.
-    - ``saved_bytes``: what it keeps for its backward pass, per sample (None: what enters it); ``saved_units`` too,
-      which ranks split that split its units.
-    """
-
-    forward: Work = FREE
-    backward: Work = FREE
-    output_bytes: float = 0.0
-    parameters: int = 0
-    units: tuple[tuple[int, int], ...] = ()
-    shares: bool = False
-    sums: bool = False
-    adds: int | None = None
-    mixes: bool = False
-    causal: bool = False
-    routes: bool = False
-    experts: bool = False
-    routing: float | None = None
-    saved_bytes: float | None = None
-    saved_units: float = 0.0
-
-    @property
-    def split(self) -> bool:
-        """Whether tensor parallelism splits it."""
-        return (bool(self.units) and not self.experts) or self.mixes
-
-    def held(self, index: int, of: int) -> int:
-        """How many parameters part ``index`` of ``of`` holds."""
-        return self.parameters + sum(_size(count, index, of) * each for count, each in self.units)
-
-
-@dataclass(frozen=True)
-class Block:
-    """One piece of a model, the unit of Forward and Backward.
-
-    ``parameters`` is a count; ``forward`` and ``backward`` say how long it takes; ``input_bytes`` is the size of
-    what enters it, per sample. ``weight`` is the part of ``backward`` that BackwardWeight does (None: half of it).
-    ``parts`` say how ranks may run it together; without them no tensor, context or expert parallelism can split it.
-    ``shapes`` are those of its parameters, for compressors of matrices; () where they are not known.
-    ``ties`` are the parameters of earlier blocks that it uses too, such as those of an embedding; they do not count
-    among its own. ``buffers`` counts the numbers that it keeps without learning them. ``saved_bytes`` is the size, per
-    sample, of all that a forward pass keeps for its backward pass, its input included; None: of its input alone.
-    With ``recomputes`` it keeps its input alone until then, and its backward pass begins with its forward pass again.
-    """
-
-    parameters: int = 0
-    forward: Work = FREE
-    backward: Work = FREE
-    input_bytes: float = 0.0
-    weight: Work | None = None
-    parts: tuple[Part, ...] = ()
-    shapes: tuple[tuple[int, ...], ...] = ()
-    ties: tuple[Tied, ...] = ()
-    buffers: int = 0
-    saved_bytes: float | None = None
-    recomputes: bool = False
-
-    def __post_init__(self) -> None:
-        checks.whole("parameters", self.parameters)
-        checks.whole("buffers", self.buffers)
-        if self.saved_bytes is not None:
-            checks.number("saved_bytes", self.saved_bytes, least=0)
-        checks.number("input_bytes", self.input_bytes, least=0)
-
-    @property
-    def later(self) -> Work:
-        """The work of its BackwardWeight; its BackwardInput does the rest of ``backward``."""
-        return Scaled(self.backward, 0.5) if self.weight is None else self.weight
+__all__ = ["Block", "Model", "Part", "saved"]
 
 
 @dataclass(frozen=True)
@@ -175,7 +97,7 @@ class Model:
         """
         checks.whole("units", units, least=1)
         checks.whole("experts", experts)
-        return replace(self, blocks=tuple(_in_parts(block, units, experts) for block in self.blocks))
+        return replace(self, blocks=tuple(in_parts(block, units, experts) for block in self.blocks))
 
     @property
     def parameters(self) -> int:
@@ -212,45 +134,39 @@ class Model:
         return model_of(module, sample, name)
 
     @cached_property
+    def of_operations(self) -> bool:
+        """Whether its blocks are operations, which are done for whole samples; times may be of fractions."""
+        return any(isinstance(block.forward, Operations) for block in self.blocks)
+
+    @cached_property
+    def asides(self) -> tuple[bool, ...]:
+        """Which blocks do not count where they are split evenly over stages."""
+        return tuple(block.aside for block in self.blocks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and sent to other processes: its fields; what else is kept here can be made again."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @cached_property
+    def views(self) -> dict[object, int]:
+        """Numbers for what ranks see of it, the same for the same work; see ``observed.load``."""
+        return {}
+
+    @cached_property
     def cuts(self) -> dict[object, Model]:
         """What ranks see of it that share it, by ``Cut``; kept here since hashing a model takes long."""
         return {}
 
+    @cached_property
+    def evenly_routed(self) -> Model:
+        """The same model, of which every expert gets as many tokens: enough to check programs. Made once."""
+        blocks = tuple(map(evenly_routed, self.blocks))
+        return self if blocks == self.blocks else replace(self, blocks=blocks)
+
+    def __repr__(self) -> str:
+        many = f"{len(self.blocks)} block{'s' if len(self.blocks) > 1 else ''}"
+        return f"<Model {self.name!r}: {many}, {self.parameters:,} parameters, batch={self.batch}>"
+
     def with_batch(self, batch: int) -> Model:
         """The same model with another global batch [samples]."""
         return replace(self, batch=batch)
-
-
-def saved(parts: tuple[Part, ...]) -> float | None:
-    """What all parts keep for their backward passes, per sample; None where one does not say."""
-    if any(part.saved_bytes is None for part in parts):
-        return None
-    return sum((part.saved_bytes or 0.0) + part.saved_units for part in parts)
-
-
-def _in_parts(block: Block, units: int, experts: int) -> Block:
-    """See ``Model.in_parts``: read, mix, perhaps route and think, write."""
-    routed = [Part(routes=True, routing=1.0), Part(experts=True)] if experts else []
-    kinds = [Part(shares=True), Part(mixes=True, causal=True), *routed, Part(sums=True)]
-    holders = 3 if experts else 2
-    parts = []
-    for part in kinds:
-        count = experts if part.experts else units if part.shares or part.sums else 0
-        each = block.parameters // (holders * count) if count else 0
-        parts.append(
-            replace(
-                part,
-                forward=Scaled(block.forward, 1 / len(kinds)),
-                backward=Scaled(block.backward, 1 / len(kinds)),
-                output_bytes=block.input_bytes,
-                units=((count, each),) if count else (),
-            )
-        )
-    rest = block.parameters - sum(part.held(0, 1) for part in parts)
-    parts[1] = replace(parts[1], parameters=rest)
-    return replace(block, parts=tuple(parts))
-
-
-def _size(count: int, index: int, of: int) -> int:
-    start, end = bounds(count, index, of)
-    return end - start

@@ -7,13 +7,15 @@ get more without taking from one that has no more than it (Bertsekas and Gallage
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import simpy
+
+from .errors import CannotFold
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -77,7 +79,11 @@ def fair_rates(graph: nx.DiGraph, flows: Sequence[Sequence[Any]]) -> list[float]
     for flow in flows:
         nodes = list(flow)
         if len(nodes) == 2 and not graph.has_edge(*nodes):
-            nodes = nx.shortest_path(graph, *nodes)
+            try:
+                nodes = nx.shortest_path(graph, *nodes)
+            except (nx.NodeNotFound, nx.NetworkXNoPath) as error:
+                told = f"a flow goes from a node of the graph to one that it reaches; {flow!r} does not: {error}"
+                raise ValueError(told) from None
         for link in pairwise(nodes):
             if not graph.has_edge(*link):
                 raise ValueError(f"a flow follows the graph's edges; {link[0]!r} -> {link[1]!r} is none")
@@ -89,12 +95,13 @@ def fair_rates(graph: nx.DiGraph, flows: Sequence[Sequence[Any]]) -> list[float]
 class Flow:
     """Bytes under way: what is left of them, and what happens when the last one leaves."""
 
-    __slots__ = ("alarm", "alone", "changed", "done", "left", "over", "path", "rate", "size")
+    __slots__ = ("alarm", "alone", "changed", "done", "exclusive", "left", "over", "path", "rate", "size")
 
     def __init__(self, path: Path, alone: float, size: float, done: Callable[[], None], now: float):
         self.path, self.alone, self.size, self.left, self.done = path, alone, size, size, done
         self.rate, self.changed, self.over = 0.0, now, False
         self.alarm: object = None
+        self.exclusive = False
 
     def advance(self, now: float) -> None:
         """What has left since the rate last changed."""
@@ -114,18 +121,51 @@ class Network:
         self.users: dict[Any, dict[Flow, None]] = {}
         self.started: list[Flow] = []
         self.paths: dict[int, tuple[Path, Path, float]] = {}
+        self.reserved: dict[Any, Callable[[], None]] = {}
 
-    def start(self, path: Path, size: float, done: Callable[[], None]) -> None:
-        """Begin to move ``size`` bytes along ``path``; calls ``done`` when the last has left."""
+    def start(self, path: Path, size: float, done: Callable[[], None], exclusive: bool = False) -> None:
+        """Begin to move ``size`` bytes along ``path``; calls ``done`` when the last has left.
+
+        ``exclusive``: its loads are right only as long as it shares no link; CannotFold is raised when it does.
+        """
         if not size >= 0:
             raise ValueError(f"a flow moves 0 bytes or more; got {size}")
         finite, alone = self._prepared(path)
+        if self.reserved:
+            self._disturb(finite)
         flow = Flow(finite, alone, size, done, self.env.now)
+        flow.exclusive = exclusive
         for link in finite:
             self.users.setdefault(link, {})[flow] = None
         if not self.started:  # what starts at one time is shared out once
             self.env.timeout(0).callbacks.append(self._begin)
         self.started.append(flow)
+
+    def alone(self, path: Path, size: float) -> float:
+        """Seconds that ``size`` bytes take along a path that nobody else uses."""
+        return size / self._prepared(path)[1]
+
+    def free(self, links: Iterable[Any]) -> bool:
+        """Whether nobody uses any of the links, nor has reserved them."""
+        return not any(self.users.get(link) or link in self.reserved for link in links)
+
+    def reserve(self, links: Iterable[Any], disturbed: Callable[[], None]) -> None:
+        """Keep links that are free for flows that are not here, because it is known when they end.
+
+        ``disturbed`` is called when another flow begins on one of them: it releases the links and starts those flows.
+        """
+        self.reserved.update(dict.fromkeys(links, disturbed))
+
+    def release(self, links: Iterable[Any]) -> None:
+        """Links are no longer reserved."""
+        for link in links:
+            del self.reserved[link]
+
+    def _disturb(self, path: Path) -> None:
+        for link in path:
+            disturbed = self.reserved.get(link)
+            if disturbed is not None:
+                disturbed()
 
     def _prepared(self, path: Path) -> tuple[Path, float]:
         """The links of a path that limit anything, and the rate of a flow that has them to itself."""
@@ -159,6 +199,8 @@ class Network:
         return found
 
     def _set_rates(self, flows: list[Flow]) -> None:
+        if len(flows) > 1 and any(flow.exclusive for flow in flows):
+            raise CannotFold("a collective that loads its members' links unevenly shares links with other bytes")
         rates = [flows[0].alone] if len(flows) == 1 else max_min([flow.path for flow in flows], self.capacity)
         now = self.env.now
         for flow, rate in zip(flows, rates):

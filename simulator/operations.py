@@ -23,7 +23,8 @@ class MatMul:
     - ``samples``: the dimension that grows with the number of samples: "m", "n", "k" or "count".
     - ``tokens``: the one that ranks split when they share tokens; ``units``: the one they split when they share units.
     - ``skipped``: the share that need not be done, such as the masked half of causal attention; it counts as FLOPs.
-    - ``fused``: attention that is computed tile by tile: what is between its products never leaves the chip.
+    - ``fused``: attention that is computed tile by tile: what is between its products never leaves the chip. A number
+      is the share of the device's peak that it reaches.
 
     >>> MatMul(2048, 4096, 1024).flops
     17179869184
@@ -37,7 +38,7 @@ class MatMul:
     tokens: str = "m"
     units: str = "n"
     skipped: float = 0.0
-    fused: bool = False
+    fused: bool | float = False
 
     def __post_init__(self) -> None:
         for name in DIMENSIONS:
@@ -48,6 +49,8 @@ class MatMul:
                 raise ValueError(f"{name} is a dimension of the product, {choices}; got {name}={getattr(self, name)!r}")
         if not 0 <= self.skipped < 1:
             raise ValueError(f"skipped is the share of a product that need not be done, 0 to 1; got {self.skipped!r}")
+        if not isinstance(self.fused, bool):
+            checks.number("fused", self.fused, above=0, of="of the peak of a device")
 
     @property
     def flops(self) -> float:
@@ -139,6 +142,11 @@ class Operations:
             seconds = sum(op.seconds(samples, device, self.dtype) for op in self.ops)
             known = self._known[samples, id(device)] = device, seconds
         return known[1]
+
+    @cached_property
+    def issued(self) -> int:
+        """How many operations a program has to issue."""
+        return sum(op.kernels if isinstance(op, Stream) else 1 for op in self.ops)
 
     def shared(self, units: int = 1, tokens: int = 1, experts: int = 1) -> Operations:
         """What is left for one rank, where so many split the units, the tokens, the experts."""

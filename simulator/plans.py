@@ -8,6 +8,8 @@ from functools import cached_property
 
 from .algorithms import Stage, stages_of, usable
 from .cluster import Cluster, Link
+from .exchanges import script_of
+from .lanes import Script
 from .program import Collective
 
 
@@ -33,7 +35,8 @@ PLAIN = Protocol()
 class Plan:
     """A collective on a cluster. ``stages``: (seconds of latency, bytes per link for one byte of the value).
 
-    ``sent``: bytes that each member sends for one byte of the value, in the order of the members.
+    ``sent``: bytes that each member sends for one byte of the value, in the order of the members. ``base`` [s]: what
+    the first latency has once, whatever is sent.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Plan:
     latency: float
     slowness: float
     fraction: float = 1.0
+    algorithm: str = "ring"
+    base: float = 0.0
 
     def seconds(self, size: float) -> float:
         """How long it takes for a value of ``size`` bytes, alone on its links."""
@@ -61,6 +66,10 @@ class Planner:
         if plans is None:
             plans = self.known[kind, root] = list(self._plans(kind, root))
         return plans[0] if len(plans) == 1 else min(plans, key=lambda plan: plan.seconds(size))
+
+    def script(self, plan: Plan, kind: type[Collective], root: int, pieces: int) -> Script:
+        """The single messages of a plan; ``pieces``: of what goes along chains and trees."""
+        return script_of(plan.algorithm, kind, self.machines, self.rings, self.axes, self.members[root], pieces)
 
     @cached_property
     def machines(self) -> list[list[int]]:
@@ -126,7 +135,8 @@ class Planner:
                 sent[source] += share
         slowness = sum(_slowness(path, self.cluster.bandwidth) for path in paths)
         told = f"{name} with {protocol.name}" if protocol.name else name
-        return Plan(told, tuple(zip(waits, paths)), tuple(sent.values()), sum(waits), slowness, protocol.fraction)
+        every = tuple(zip(waits, paths)), tuple(sent.values()), sum(waits), slowness, protocol.fraction
+        return Plan(told, *every, name, protocol.base)
 
 
 def protocols(algorithm: str) -> tuple[Protocol, ...]:

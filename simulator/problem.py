@@ -68,6 +68,7 @@ class Problem:
     prepare: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", {f"torch.{name}": name for name in DTYPES}.get(str(self.dtype), self.dtype))
         if self.dtype not in DTYPES:
             raise ValueError(f"a problem computes in one of {', '.join(DTYPES)}; got dtype={self.dtype!r}")
         if not isinstance(self.rule, Rule):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from .computing import Compute, Copy
@@ -51,7 +50,7 @@ class Rank:
 
     def __init__(self, stack: Stack, rank: int, ranks: int, model: Model, steps: int, rule: Rule | None = None):
         self.rank, self.ranks, self.whole_model, self.total, self.rule = rank, ranks, model, steps, rule
-        self.grid = stack.grid(ranks)
+        self.grid, self._strides = stack.laid_out(ranks)
         self.step = self.made = 0
         self.versions: dict[Value, int] = {}
         self.memory: dict[str, Any] = {}
@@ -106,6 +105,10 @@ class Rank:
         index, count = share
         return index * self.size(axis) + self.at(axis), count * self.size(axis)
 
+    def chunk(self, value: Value, axis: str) -> Chunk:
+        """My part of a value that ranks along an axis share evenly."""
+        return Chunk(value, self.at(axis), self.size(axis))
+
     def group(self, axis: str) -> tuple[int, ...]:
         """All ranks along an axis that differ from me in nothing else."""
         if axis not in self._groups:
@@ -115,8 +118,12 @@ class Rank:
     def _stride(self, axis: str) -> int:
         if axis not in self.grid:
             raise ValueError(f"the rank grid has the axes {', '.join([*self.grid, 'world'])}; got {axis!r}")
-        names = list(self.grid)
-        return prod(self.grid[name] for name in names[names.index(axis) + 1 :])
+        return self._strides[axis]
+
+    @property
+    def taken(self) -> int:
+        """How many samples of a global batch are mine."""
+        return self.slice[1] - self.slice[0]
 
     @property
     def version(self) -> int:

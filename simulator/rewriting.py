@@ -17,12 +17,17 @@ Rewrite = Callable[[Any], Program]
 Rules = Mapping[type[Instruction], Rewrite]
 
 
+def same(instruction: Instruction) -> Program:
+    """The rule that leaves an instruction as it is: a layer knows it and has nothing to add."""
+    yield instruction
+
+
 class Table(dict[type, Rewrite | None]):
     """The rules of a layer for one rank, by the exact type of an instruction: its own, or that of its nearest base."""
 
     def __init__(self, layer: Layer, me: Rank):
         super().__init__()
-        self.layer, self.name, self.rank = layer, type(layer).__name__, me.rank
+        self.layer, self.name, self.me = layer, type(layer).__name__, me
         rules = layer.rules(me)
         if not isinstance(rules, Mapping) or not all(map(_fits, rules.keys(), rules.values())):
             raise ValueError(
@@ -34,12 +39,14 @@ class Table(dict[type, Rewrite | None]):
     def __missing__(self, kind: type) -> Rewrite | None:
         """Look a type up for the first time; an unknown one that makes what the layer looks after is refused."""
         if not issubclass(kind, Instruction):
-            raise ValueError(f"a program yields instructions; that of rank {self.rank} yields a {kind.__name__}")
+            raise ValueError(f"a program yields instructions; that of rank {self.me.rank} yields a {kind.__name__}")
         rule = self[kind] = next((self.rules[base] for base in kind.__mro__ if base in self.rules), None)
         if rule is None and any(made in self.layer.looks_after for made in kind.makes):
             raise ValueError(
-                f"{self.name} has no rule for {kind.__name__}, which makes values that it looks after;"
-                f" give {self.name}.rules a {kind.__name__}, even if only to pass it on"
+                f"{self.name} has no rule for {kind.__name__}, which makes values that it looks after:"
+                " if another layer says it, as TensorParallel and ExpertParallel split blocks, put that one last,"
+                f" nearest the instructions; if {self.name} is your own, give {self.name}.rules a {kind.__name__}, even if only"
+                " to pass it on"
             )
         return rule
 

@@ -31,11 +31,11 @@ STREAMS = 0.85
 """The share at which what computes little reads and writes."""
 
 
-def speed(device: Device, dtype: str, outputs: float, inner: float, fused: bool = False) -> float:
+def speed(device: Device, dtype: str, outputs: float, inner: float, fused: bool | float = False) -> float:
     """What a matrix product reaches [FLOP/s]. A device that has no peaks always reaches its ``flops``.
 
     - ``outputs``: how many numbers it gives; ``inner``: how many products are added up for each.
-    - ``fused``: it is a part of attention that is computed tile by tile.
+    - ``fused``: it is a part of attention that is computed tile by tile; a number: at this share of the peak.
 
     >>> chip = Device(peaks={"bf16": 312e12}, efficiency=0.87)
     >>> [round(speed(chip, "bf16", n * n, n) / 1e12) for n in (512, 2048, 8192)]
@@ -43,6 +43,8 @@ def speed(device: Device, dtype: str, outputs: float, inner: float, fused: bool 
     """
     if not device.peaks:
         return device.flops
+    if fused and fused is not True:
+        return fused * device.peak(dtype)
     best = LARGE * device.peak(dtype) * (BEST if device.efficiency is None else device.efficiency)
     if fused:
         return best * FUSED

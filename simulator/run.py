@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from . import metrics, runfile, trace
-from .metrics import LossRow
+from .facts import Facts
+from .metrics import Forecast, LossRow
 from .spans import Sample, Span, Spans
 
 if TYPE_CHECKING:
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
     from .memory import Text
 
-__all__ = ["LossRow", "Run", "Sample", "Span", "Spans"]
+__all__ = ["Facts", "Forecast", "LossRow", "Run", "Sample", "Span", "Spans"]
 
 CLOCKS = ("virtual", "wall")
 
@@ -36,9 +39,12 @@ class Run:
     - ``buffers``: the same of what blocks keep without learning it, such as the running means of a BatchNorm; where
       several ranks have a block, those of the first.
     - ``versions``, ``notes``: of software, and what else to know (say, that the machine was busy), as texts.
+    - ``facts``: FLOP of the model, and what the devices promise, cost and draw.
+    - ``alike``: of many ranks, those that behave alike are simulated once: per rank, the one whose spans are its too
+      (empty: every rank has its own). ``sent``: then, the bytes that every rank sent.
     - ``text``: of what program it is, for numbers that follow from that; not in files.
 
-    Runs are equal when their observations are: everything except ``versions``, ``notes`` and ``text``.
+    Runs are equal when their observations are: everything except ``versions``, ``notes``, ``facts`` and ``text``.
 
     Raises ValueError for an unknown clock or workers outside the ranks.
     """
@@ -62,6 +68,9 @@ class Run:
     clock_error: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    alike: tuple[int, ...] = ()
+    sent: tuple[float, ...] = ()
     text: Text | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +80,11 @@ class Run:
             raise ValueError(f"workers are ranks from 0 to {self.ranks - 1}; got workers={self.workers}")
 
     # ------------------------------------------------------------ numbers
+
+    @cached_property
+    def stands_for(self) -> dict[int, int]:
+        """How many ranks each one that has spans stands for: itself alone, unless alike ones were simulated once."""
+        return dict(sorted(Counter(self.alike or range(self.ranks)).items()))
 
     @property
     def makespan(self) -> float:
@@ -131,6 +145,45 @@ class Run:
     def instructions(self) -> dict[tuple[int, str], list[str]]:
         """Which instructions each (rank, stream) ran, in order."""
         return metrics.instructions(self)
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOPs utilization: the FLOP that the model needs, over what the workers' peaks allow in that time."""
+        return metrics.mfu(self)
+
+    @property
+    def hfu(self) -> float:
+        """Hardware FLOPs utilization: as ``mfu``, but what is computed again in backward passes counts too."""
+        return metrics.hfu(self)
+
+    @property
+    def energy(self) -> float:
+        """Energy that the devices draw [J]: idle power all the time, full power while they compute."""
+        return metrics.energy(self)
+
+    def cost(self, price: float | None = None) -> float:
+        """Money for the run [USD], at ``price`` per device and hour, or what each device costs in the catalogue."""
+        return metrics.cost(self, price)
+
+    def carbon(self, grid: float | str, pue: float = 1.0) -> float:
+        """CO2 equivalents of the energy [kg]; ``grid``: g/kWh or a name, ``pue``: of the data centre, at least 1."""
+        return metrics.carbon(self, grid, pue)
+
+    def extrapolate(
+        self,
+        steps: int | None = None,
+        samples: float | None = None,
+        tokens: float | None = None,
+        epochs: float | None = None,
+        *,
+        dataset: float | None = None,
+        price: float | None = None,
+        goodput: float | None = None,
+    ) -> Forecast:
+        """Time, money and energy of a whole training like this run; see ``metrics.extrapolate``."""
+        return metrics.extrapolate(
+            self, steps, samples, tokens, epochs, dataset=dataset, price=price, goodput=goodput
+        )
 
     def summary(self) -> dict[str, float]:
         """The main numbers of the run by name, in SI units."""

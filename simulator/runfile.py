@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from .errors import RunFileError
+from .facts import Facts
 from .spans import LABEL, RANK, STREAM, WIDTH, Sample, Spans
 
 if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = "two clocks run"
-VERSION = 2
+VERSION = 3
 HEADER = "header"
 
 SCALARS = {
@@ -49,7 +50,10 @@ LISTS = {
     "buffer_names": str,
 }
 TEXTS = ("versions", "notes")
-"""Dicts of texts about where a run was made; no observations, so the digest leaves them out."""
+"""Dicts of texts about where a run was made."""
+FACTS = "facts"
+UNOBSERVED = (*TEXTS, FACTS)
+"""What was not observed; the digest leaves it out."""
 
 Fields = tuple[dict[str, Any], "dict[str, np.ndarray]"]
 """A run taken apart: the header, and arrays by name."""
@@ -66,6 +70,7 @@ def fields_of(run: Any) -> Fields:
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     header |= {name: kind(getattr(run, name)) for name, kind in SCALARS.items()}
     header |= {name: {str(k): str(v) for k, v in getattr(run, name).items()} for name in TEXTS}
+    header |= {FACTS: run.facts.to_json()}
     header |= {name: [int(number) for number in getattr(run, name)] for name in ("workers", "slices")}
     header |= {"sample_names": names}
     header |= {"streams": run.spans.streams, "labels": run.spans.labels}
@@ -76,6 +81,8 @@ def fields_of(run: Any) -> Fields:
         "sample_places": np.array(where, dtype="<i8").reshape(-1, 4),
         "sample_values": np.array([(s.time, s.value) for s in run.samples], dtype="<f8").reshape(-1, 2),
         "outcome_counts": np.array([len(outcomes) for outcomes in run.outcomes], dtype="<i8"),
+        "alike": np.array(run.alike, dtype="<i8"),
+        "sent": np.array(run.sent, dtype="<f8"),
         "outcomes": np.array([outcome for outcomes in run.outcomes for outcome in outcomes], dtype="<i8"),
     }
     arrays |= {f"parameter_{i}": _numbers(*item) for i, item in enumerate(run.parameters.items())}
@@ -83,9 +90,9 @@ def fields_of(run: Any) -> Fields:
 
 
 def digest(fields: Fields) -> str:
-    """SHA-256 over header and arrays, without what only says where the run was made."""
+    """SHA-256 over header and arrays, without what was not observed."""
     header, arrays = fields
-    sha = hashlib.sha256(_json({name: value for name, value in header.items() if name not in TEXTS}))
+    sha = hashlib.sha256(_json({name: value for name, value in header.items() if name not in UNOBSERVED}))
     for name, values in arrays.items():
         sha.update(f"{name} {values.dtype.str} {values.shape}".encode())
         sha.update(values.tobytes())
@@ -164,10 +171,13 @@ def _fields(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     parameters = {name: arrays.pop(f"parameter_{i}") for i, name in enumerate(header["parameter_names"])}
     buffers = {name: arrays.pop(f"buffer_{i}") for i, name in enumerate(header["buffer_names"])}
     fields = {name: header[name] for name in (*SCALARS, *TEXTS)} | {"buffers": buffers}
+    fields |= {FACTS: Facts.from_json(header[FACTS])}
     fields |= {"workers": tuple(header["workers"]), "slices": tuple(header["slices"]), "parameters": parameters}
     fields |= {"spans": _spans(arrays.pop("spans"), header)}
     fields |= {"samples": _samples(arrays.pop("sample_places"), arrays.pop("sample_values"), header["sample_names"])}
     fields |= {"outcomes": _outcomes(arrays.pop("outcome_counts"), arrays.pop("outcomes"))}
+    fields |= {"alike": _alike(arrays.pop("alike"), header["ranks"]), "sent": tuple(arrays.pop("sent").tolist())}
+    _require(len(fields["sent"]) == len(fields["alike"]), "what was sent is said of every rank, or of none")
     _require(not arrays, f"nothing else stands in a run file; got {', '.join(arrays)}")
     return fields
 
@@ -183,8 +193,15 @@ def _check_header(header: Any) -> None:
         _require(all(type(entry) is kind for entry in header[name]), f"{name} is a list of {kind.__name__}")
     for name in TEXTS:
         _require(all(type(text) is str for text in header[name].values()), f"{name} holds texts")
-    unknown = set(header) - {"format", "version", *SCALARS, *LISTS, *TEXTS}
+    unknown = set(header) - {"format", "version", *SCALARS, *LISTS, *UNOBSERVED}
     _require(not unknown, f"its header has no {', '.join(sorted(unknown))}")
+
+
+def _alike(leaders: np.ndarray, ranks: int) -> tuple[int, ...]:
+    found = tuple(leaders.tolist())
+    _require(leaders.dtype == "<i8" and len(found) in (0, ranks), "who stands for a rank is said of all, or of none")
+    _require(all(0 <= one < ranks for one in found), f"who stands for a rank is one of {ranks}")
+    return found
 
 
 def _spans(table: np.ndarray, header: dict[str, Any]) -> Spans:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import checks
 from .checking import AnyStrategy, ensure_valid
 from .cluster import Cluster, check_ranks
-from .holdings import assemble, firsts, replicas
+from .errors import CannotFold
+from .experiment import Experiment
+from .fitting import ensure_fits
+from .folding import Programs, apart, folded
 from .memory import Text
 from .model import Model
 from .models import with_knobs
@@ -20,10 +21,6 @@ from .problem import Problem
 from .rank import Rank
 from .run import Run
 from .stack import Stack, stack
-from .virtual import Machine
-
-if TYPE_CHECKING:
-    from .learning import Tensors
 
 DETAILS = ("flow", "messages")
 
@@ -42,7 +39,8 @@ def simulate(
     dtype: str | None = None,
     recompute: str | None = None,
     detail: str = "flow",
-    fold: bool = True,
+    fold: bool | str = True,
+    fit: bool = True,
 ) -> Run:
     """Run a strategy under the virtual clock.
 
@@ -54,7 +52,9 @@ def simulate(
       are repeated, so that asynchronous training gives its losses and parameters.
     - ``batch``, ``dtype``, ``recompute``: of a Model, instead of its own, as in ``with_knobs``.
     - ``detail``: a collective is one "flow" of bytes, or its single "messages".
-    - ``fold``: simulate ranks that behave alike once, where that gives the same times.
+    - ``fold``: simulate ranks that behave alike once, where that gives the same times; of few ranks all are simulated,
+      unless it is "always".
+    - ``fit``: refuse a Model that needs more memory than devices have, as ``memory`` counts it; OutOfMemoryError.
 
     Times are virtual seconds. Same arguments, same Run, bit for bit. Raises ValueError when strategy, workload and
     cluster do not fit, ProgramError when the program is wrong, DivergedError when a loss is not finite.
@@ -68,32 +68,26 @@ def simulate(
     checks.kind("replay", replay, (Run, NoneType), "a wall-clock Run, or None")
     if detail not in DETAILS:
         raise ValueError(f"detail is one of {', '.join(map(repr, DETAILS))}; got detail={detail!r}")
-    checks.kind("fold", fold, bool, "True or False")
+    if fold != "always":
+        checks.kind("fold", fold, bool, 'True, False or "always"')
+    checks.kind("fit", fit, bool, "True or False")
     whole, ranks = stack(strategy), ranks_of(cluster, ranks)
     workload = adjusted(workload, batch=batch, dtype=dtype, recompute=recompute)
     problem, model = split(workload, learn)
-    prepare(whole, model, ranks, steps, seed, learning=problem is not None)
-    rule = whole.rule or (problem.rule if problem else None)
-    members = [Rank(whole, rank, ranks, model, steps, rule) for rank in range(ranks)]
+    told = prepare(whole, model, ranks, steps, seed, learning=problem is not None)
+    if noise is not None:
+        noise.check(ranks)
+    if fit and isinstance(workload, Model):
+        ensure_fits(Text(whole, model, ranks, whole.rule), cluster)
     outcomes = None if replay is None else _outcomes(replay, whole, workload, ranks, steps, seed)
-    with single_threaded(problem):
-        if problem is not None:
-            problem.check()
-        tensors = _tensors(problem, members, seed)
-        machine = Machine(whole, members, cluster, seed, noise, tensors, outcomes, check=not whole.order.static)
-        machine.run()
-        parameters, notes = _parameters(problem, whole, members, tensors, seed)
-    return Run(
-        clock="virtual",
-        cluster=str(cluster),
-        spans=machine.spans,
-        samples=machine.samples,
-        outcomes=tuple(state.outcomes for state in machine.states),
-        parameters=parameters,
-        buffers=firsts(mine.buffers() for mine in tensors or ()),
-        notes=notes,
-        **identity(whole, workload, members, steps, seed),
-    )
+    experiment = Experiment(whole, workload, problem, model, cluster, steps, seed, noise, outcomes, detail)
+    if not fold or told is None or not experiment.foldable:
+        return experiment.run(apart(ranks))
+    try:
+        return experiment.run(folded(told, whole, cluster, few=fold == "always"))
+    except CannotFold as reason:
+        run = experiment.run(apart(ranks))
+        return replace(run, notes=run.notes | {"not folded": str(reason)})
 
 
 def adjusted(workload: Model | Problem, **knobs: Any) -> Model | Problem:
@@ -122,91 +116,24 @@ def ranks_of(cluster: Cluster, ranks: int | None) -> int:
     return cluster.ranks
 
 
-def prepare(whole: Stack, model: Model, ranks: int, steps: int, seed: int, learning: bool) -> None:
-    """Everything that can be checked before a machine runs."""
+def prepare(whole: Stack, model: Model, ranks: int, steps: int, seed: int, learning: bool) -> Programs | None:
+    """Everything that can be checked before a machine runs; gives what all ranks say, where that is known before."""
     check_ranks(ranks)
     checks.whole("steps", steps, least=1)
     checks.whole("seed", seed)
     whole.check(ranks, model)
-    if learning:
+    if learning or model.of_operations:
         parts = _parts(Rank(whole, ranks - 1, ranks, model, steps))
         if model.batch < parts:
             raise ValueError(
-                f"every worker and microbatch needs a sample; got a batch of {model.batch} samples for {parts} parts:"
-                " use a larger batch, fewer ranks or fewer microbatches"
+                f"every worker and microbatch needs a sample; got batch={model.batch} for {parts} parts: give"
+                f" batch={parts} or more, or use fewer ranks or fewer microbatches"
             )
-    ensure_valid(whole, ranks, model)
+    return ensure_valid(whole, ranks, model)
 
 
 def _parts(me: Rank) -> int:
     return (me.share[1] if me.share else 1) * me.microbatches
-
-
-def identity(whole: Stack, workload: Model | Problem, members: Sequence[Rank], steps: int, seed: int) -> dict[str, Any]:
-    """The fields of a Run that say what ran; the same on both clocks."""
-    model = members[0].model
-    rule = whole.rule or (workload.rule if isinstance(workload, Problem) else None)
-    return dict(
-        strategy=str(whole),
-        workload=workload.name,
-        ranks=len(members),
-        workers=tuple(me.rank for me in members if me.share is not None),
-        slices=tuple(me.slice[1] - me.slice[0] for me in members if me.share is not None),
-        steps=steps,
-        seed=seed,
-        batch=model.batch,
-        asynchronous=whole.order.asynchronous,
-        versions=versions(),
-        text=Text(whole, members[0].whole_model, len(members), rule),
-    )
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what matters for the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("two-clocks", "simpy", "networkx", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@contextmanager
-def single_threaded(problem: Problem | None) -> Iterator[None]:
-    """One torch thread, as real ranks have, so that sums are added in the same order on both clocks."""
-    if problem is None:
-        yield
-        return
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _tensors(problem: Problem | None, members: Sequence[Rank], seed: int) -> list[Tensors] | None:
-    if problem is None:
-        return None
-    from .learning import Batches, Tensors
-
-    batches = Batches(problem, seed)
-    return [Tensors(me, problem, seed, batches) for me in members]
-
-
-def _parameters(
-    problem: Problem | None, whole: Stack, members: Sequence[Rank], tensors: list[Tensors] | None, seed: int
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The parameters at the end, and what is to be said about them."""
-    if problem is None or tensors is None:
-        return {}, {}
-    pieces = [piece for me, mine in zip(members, tensors) for piece in mine.pieces(whole.holds(me))]
-    return assemble(problem, seed, pieces), {} if whole.drifts else replicas(pieces)
 
 
 def _outcomes(

@@ -121,6 +121,20 @@ class Stack:
             raise ValueError(f"{self} runs on {ranks // left} rank(s); got ranks={ranks}{hint}")
         return grid
 
+    def laid_out(self, ranks: int) -> tuple[dict[str, int], dict[str, int]]:
+        """(the rank grid, by how much the rank grows from one position of an axis to the next); made once."""
+        if ranks not in self._grids:
+            grid, strides, stride = self.grid(ranks), dict[str, int](), 1
+            for axis in reversed(grid):
+                strides[axis] = stride
+                stride *= grid[axis]
+            self._grids[ranks] = grid, strides
+        return self._grids[ranks]
+
+    @cached_property
+    def _grids(self) -> dict[int, tuple[dict[str, int], dict[str, int]]]:
+        return {}
+
     def check(self, ranks: int, model: Model) -> None:
         """Raise a ValueError that says why, when this cannot run on so many ranks with such a model."""
         grid = self.grid(ranks)

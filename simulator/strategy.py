@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar
 
+from . import checks
 from .cutting import Cut
 from .precision import Reduced
 from .rank import Rank
@@ -18,12 +19,14 @@ class Strategy:
     """What orders and layers have in common.
 
     ``axis`` names the axis of the rank grid that it adds, if any; ``extent`` is the number of ranks along it, None
-    for "as many as there are". ``rule`` is how updates are applied; None leaves it to the problem.
+    for "as many as there are": by itself the value of the knob that ``sized`` names. ``rule`` is how updates are
+    applied; None leaves it to the problem. One of your own that checks its knobs in ``__post_init__`` calls this one's.
     ``named`` are the knobs that its text shows even at their defaults. ``local``: workers learn for themselves, each
     from the mean over its own slice of the batch. ``drifts``: ranks keep replicas that differ for a while, by design.
     """
 
     axis: ClassVar[str | None] = None
+    sized: ClassVar[str | None] = None
     named: ClassVar[tuple[str, ...]] = ()
     local: ClassVar[bool] = False
     drifts: ClassVar[bool] = False
@@ -34,10 +37,16 @@ class Strategy:
         if "__repr__" not in vars(cls):  # before @dataclass makes one that shows every default
             cls.__repr__ = Strategy.__repr__  # type: ignore[method-assign]
 
+    def __post_init__(self) -> None:
+        if self.rule is not None:
+            checks.kind("rule", self.rule, Rule, "one of simulator.rules, such as rules.SGD(0.1), or None")
+        if self.sized is not None and self.extent is not None:
+            checks.whole(self.sized, self.extent, least=1, of=type(self).__name__)
+
     @property
     def extent(self) -> int | None:
         """The number of ranks along my axis, or None."""
-        return None
+        return None if self.sized is None else getattr(self, self.sized)
 
     @property
     def reduced(self) -> Reduced | None:
@@ -112,10 +121,12 @@ class Order(Strategy):
 class Layer(Strategy):
     """Replaces instructions of what it stands on. Abstract: give it ``rules``.
 
+    ``splits_batch``: ranks along its axis take a slice each of what would be one rank's share of the batch.
     ``looks_after`` names the kinds of value that it must not miss: an instruction that makes such a value and has no
     rule here is refused, so that a new instruction never slips silently past a layer that ought to know it.
     """
 
+    splits_batch: ClassVar[bool] = False
     looks_after: ClassVar[tuple[type[Value], ...]] = ()
 
     def rules(self, me: Rank) -> Rules:
@@ -124,7 +135,7 @@ class Layer(Strategy):
 
     def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
         """The slice of the global batch, given the slice that what stands below me takes."""
-        return share
+        return share if self.axis is None or not self.splits_batch else me.divided(share, self.axis)
 
     def holds(self, me: Rank, held: tuple[Value, ...]) -> tuple[Value, ...]:
         """The parameters for which this rank is an authority when the run ends, given those of what stands below."""

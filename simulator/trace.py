@@ -46,8 +46,9 @@ def _compute_first(stream: str) -> tuple[bool, str]:
 
 def _names(run: Run, threads: dict[str, int]) -> Iterator[dict[str, Any]]:
     used = dict.fromkeys((span.rank, span.stream) for span in run.spans)
-    for rank in range(run.ranks):
+    for rank, many in run.stands_for.items():
         role = "" if rank in run.workers else " (server)"
+        role += f" and {many - 1} alike" if many > 1 else ""
         yield {"ph": "M", "pid": rank, "name": "process_name", "args": {"name": f"rank {rank}{role}"}}
         yield {"ph": "M", "pid": rank, "name": "process_sort_index", "args": {"sort_index": rank}}
     for rank, stream in used:

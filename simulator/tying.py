@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from .program import Backward, BackwardWeight, Forward, Free, Recv, Reduce, Send, Update
 from .rank import Rank
+from .rewriting import same
 from .stack import Layer, Program, Rules, Stack
 from .values import Grads, Named, Tied, Value
 
@@ -32,7 +33,7 @@ class Tying(Layer):
 
     def rules(self, me: Rank) -> Rules:
         if me.share is None:  # a server computes no block
-            return {Backward: _same, BackwardWeight: _same}
+            return {Backward: same, BackwardWeight: same}
         text = Text(me, self.whole)
         return {Forward: text.forward, Backward: text.backward, BackwardWeight: text.backward, Update: text.update}
 
@@ -125,9 +126,8 @@ def _stages(me: Rank, whole: Stack) -> list[tuple[int, ...]]:
     """The blocks of each rank along the axis over which the order splits them; of one's own alone where it does not."""
     if whole.order.axis is None or len(me.blocks) == len(me.whole_model.blocks):
         return [me.blocks]
-    return [
-        Rank(whole, rank, me.ranks, me.whole_model, me.total, me.rule).blocks for rank in me.group(whole.order.axis)
-    ]
+    rest = me.ranks, me.whole_model, me.total, me.rule
+    return [Rank(whole, rank, *rest).blocks for rank in Rank(whole, 0, *rest).group(whole.order.axis)]
 
 
 def _owner(tie: Tied, stages: list[tuple[int, ...]]) -> int:
@@ -144,7 +144,3 @@ def _lent(me: Rank, stages: list[tuple[int, ...]]) -> dict[Tied, Places]:
         if any(borrow):
             found[tie] = tuple(place for place, borrows in enumerate(borrow) if borrows)
     return found
-
-
-def _same(backward: Backward | BackwardWeight) -> Program:
-    yield backward

@@ -32,75 +32,63 @@ def require_value(name: str, value: object) -> None:
 
 
 @dataclass(frozen=True)
-class Params(Value):
+class _OfBlocks(Value):
+    blocks: tuple[int, ...]
+
+    def __init__(self, blocks: int | tuple[int, ...]):
+        object.__setattr__(self, "blocks", as_blocks(blocks))
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}{_listed(self.blocks)}"
+
+
+@dataclass(frozen=True, init=False)
+class Params(_OfBlocks):
     """The parameters of one block or of several, in the order given."""
 
-    blocks: tuple[int, ...]
 
-    def __init__(self, blocks: int | tuple[int, ...]):
-        object.__setattr__(self, "blocks", as_blocks(blocks))
-
-    def __str__(self) -> str:
-        return f"Params{_listed(self.blocks)}"
-
-
-@dataclass(frozen=True)
-class Grads(Value):
+@dataclass(frozen=True, init=False)
+class Grads(_OfBlocks):
     """The gradients of one block or of several, summed over the microbatches seen so far."""
 
-    blocks: tuple[int, ...]
 
-    def __init__(self, blocks: int | tuple[int, ...]):
-        object.__setattr__(self, "blocks", as_blocks(blocks))
+@dataclass(frozen=True)
+class _Between(Value):
+    block: int
+    microbatch: int = 0
 
     def __str__(self) -> str:
-        return f"Grads{_listed(self.blocks)}"
+        return f"{type(self).__name__}({self.block}, mb {self.microbatch})"
 
 
 @dataclass(frozen=True)
-class Act(Value):
+class Act(_Between):
     """What enters ``block`` for one microbatch; ``Act(number of blocks)`` is what the loss reads."""
 
-    block: int
-    microbatch: int = 0
-
-    def __str__(self) -> str:
-        return f"Act({self.block}, mb {self.microbatch})"
-
 
 @dataclass(frozen=True)
-class ActGrad(Value):
+class ActGrad(_Between):
     """The gradient of the loss with respect to ``Act(block, microbatch)``."""
 
+
+@dataclass(frozen=True)
+class _Inside(Value):
     block: int
-    microbatch: int = 0
+    microbatch: int
+    at: int
 
     def __str__(self) -> str:
-        return f"ActGrad({self.block}, mb {self.microbatch})"
+        return f"{type(self).__name__}({self.block}.{self.at}, mb {self.microbatch})"
 
 
 @dataclass(frozen=True)
-class Inner(Value):
+class Inner(_Inside):
     """What enters part ``at`` of a block that is run in parts; see ``ForwardPart``."""
 
-    block: int
-    microbatch: int
-    at: int
-
-    def __str__(self) -> str:
-        return f"Inner({self.block}.{self.at}, mb {self.microbatch})"
-
 
 @dataclass(frozen=True)
-class InnerGrad(Value):
+class InnerGrad(_Inside):
     """The gradient of the loss with respect to ``Inner(block, microbatch, at)``."""
-
-    block: int
-    microbatch: int
-    at: int
-
-    def __str__(self) -> str:
-        return f"InnerGrad({self.block}.{self.at}, mb {self.microbatch})"
 
 
 @dataclass(frozen=True)

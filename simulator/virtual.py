@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,16 @@ import simpy
 
 from .cluster import Cluster
 from .computing import COMPUTING
-from .costs import seconds
+from .costs import changing, seconds
 from .ending import Ending
-from .gathering import Gathering, size_of
+from .folding import Folding, apart
+from .gathering import Gathering
 from .hazards import Hazard, InFlight
 from .mail import Mail
 from .network import Network
 from .noise import Noise
+from .observed import load
+from .payloads import size_of
 from .program import Collective, Compute, Copy, Instruction, Record, Recv, Send, Start, Until, Wait
 from .races import Races
 from .rank import Rank
@@ -49,13 +53,17 @@ class Machine:
         tensors: Sequence[Tensors] | None = None,
         replay: Sequence[Sequence[int]] | None = None,
         check: bool = False,
+        network: Network | None = None,
+        folding: Folding | None = None,
+        detail: str = "flow",
     ):
-        self.env = simpy.Environment()
-        self.stack, self.cluster, self.check = stack, cluster, check
+        self.network = Network(simpy.Environment(), cluster.bandwidth) if network is None else network
+        self.env = self.network.env
+        self.stack, self.cluster, self.check, self.detail = stack, cluster, check, detail
+        self.folding = folding or apart(cluster.ranks)
         self.spans = Spans()
         self.samples: list[Sample] = []
         self.ready: deque[Thread] = deque()
-        self.network = Network(self.env, cluster.bandwidth)
         self.message_delay = _drawn(cluster.overheads.message_delays, f"messages {seed}")
         self.collective_delay = _drawn(cluster.overheads.collective_delays, f"collectives {seed}")
         self.mail, self.gathering = Mail(self), Gathering(self)
@@ -68,12 +76,13 @@ class Machine:
         self.states = [
             State(
                 me,
-                shared.setdefault((cluster.device_of(me.rank), _alike(me)), {}),
+                shared.setdefault((cluster.device_of(me.rank), load(me)), {}),
                 noise.factor(me.rank, seed) if noise else None,
                 tensors[me.rank] if tensors else None,
             )
             for me in ranks
         ]
+        self.by_rank = {state.me.rank: state for state in self.states}
         for state in self.states:
             if replay is not None:
                 state.replay = deque(replay[state.me.rank])
@@ -81,23 +90,25 @@ class Machine:
                 state.history = []
                 state.flight = None if stack.order.static else InFlight()
 
+    def state_of(self, rank: int) -> State:
+        """The state of a rank, or of the one that is simulated in its place."""
+        return self.by_rank[self.folding.of[rank]]
+
     def run(self) -> None:
         """Run all programs to their ends. Raises ProgramError when they cannot get there."""
+        with uncollected():
+            self.begin()
+            self.env.run()
+        self.ending.check()
+
+    def begin(self, time: float = 0.0) -> None:
+        """Begin all programs, at a time."""
         for state in self.states:
             state.main = Thread(state, COMPUTE, self.spans.stream(COMPUTE))
-            state.main.program = self.stack.program(state.me)
+            state.main.clock = time
+            state.main.program = self.stack.program(self.folding.watched(state.me))
             self.ready.append(state.main)
-        collecting = gc.isenabled()
-        gc.disable()  # nothing here forms cycles worth collecting, and with many ranks collecting takes 2/3 of the time
-        try:
-            self._drain()
-            self.env.run()
-        except Hazard as hazard:
-            raise self.ending.error(str(hazard)) from None
-        finally:
-            if collecting:
-                gc.enable()
-        self.ending.check()
+        self._drain()
 
     # ------------------------------------------------------------ time
 
@@ -120,8 +131,11 @@ class Machine:
 
     def _drain(self) -> None:
         ready = self.ready
-        while ready:
-            self._advance(ready.popleft())
+        try:
+            while ready:
+                self._advance(ready.popleft())
+        except Hazard as hazard:
+            raise self.ending.error(str(hazard)) from None
 
     def drained(self, action: Callable[[], None]) -> Callable[[], None]:
         """An action for the network to call: threads that it lets go on do so at once."""
@@ -165,7 +179,11 @@ class Machine:
                     thread.guard.done += 1
                 continue
             step = me.step if thread.task is None else thread.task.step
-            length = decoded.seconds if factor is None else decoded.seconds * factor(step)
+            length = decoded.seconds
+            if length < 0:
+                length = self._seconds(me, instruction)
+            if factor is not None:
+                length *= factor(step)
             if thread.guard is not None and thread.guard.live:
                 self.races.compute(thread, instruction, decoded, length)
                 return
@@ -189,11 +207,14 @@ class Machine:
         elif handler is None:
             if not isinstance(instruction, COMPUTING):
                 raise ValueError(f"no machine knows {instruction}: a program's own maths is a Compute(function, …)")
-            cost = seconds(instruction, state.me, self.cluster.device_of(state.me.rank))
+            cost = -1.0 if changing(instruction) else self._seconds(state.me, instruction)
         text = str(instruction)
         stores = isinstance(instruction, (Copy, Compute))
         decoded = state.known[instruction] = Decoded(handler, cost, self.spans.label(text), size, text, stores)
         return decoded
+
+    def _seconds(self, me: Rank, instruction: Instruction) -> float:
+        return seconds(instruction, me, self.cluster.device_of(me.rank))
 
     def maths(self, thread: Thread, instruction: Instruction, end: float) -> None:
         """Do with tensors what an instruction says, where there are any."""
@@ -232,13 +253,19 @@ class Machine:
             thread.current = None
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector: machines form no cycles worth it, and with many ranks it takes 2/3 of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _drawn(delays: tuple[float, ...], seed: str) -> Callable[[], float]:
     """Draws one of the delays at every call; none where there are none."""
     draw = Random(seed).choice
     return (lambda: draw(delays)) if delays else lambda: 0.0
-
-
-def _alike(me: Rank) -> object:
-    """Ranks that give the same answer take the same time for the same instruction."""
-    samples = tuple(me.samples(part) for part in range(me.microbatches))
-    return me.share is None, me.blocks, samples, id(me.model)  # models that are cut alike are one object

@@ -239,6 +239,7 @@ def test_a_short_gradient_stays_as_it_is():
         (lambda: sim.stack(sim.GlobalClip(1.0), sim.DataParallel(overlap=False)), 2, "stands after what averages"),
         (lambda: sim.stack(sim.ParameterServer(), sim.GlobalClip(1.0)), 2, "use rules.Clipped"),
         (lambda: sim.stack(sim.Sharded(2), sim.TensorParallel(), sim.GlobalClip(1.0)), 4, "use DataParallel"),
+        (lambda: sim.stack(sim.PipeDream(), sim.GlobalClip(1.0)), 2, r"1 update.* a pipeline that is flushed"),
         (lambda: sim.GlobalClip(0.0), 2, "norm"),
         (lambda: sim.stack(sim.DataParallel(rule=rules.Scaled(RULE)), sim.GlobalClip(1.0)), 2, "scales"),
     ],

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from common.orders import Only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,17 +39,6 @@ ALL_REDUCES: tuple[sim.Layer, ...] = (
     sim.ServerAllReduce(servers=1),
 )
 some = settings(max_examples=40, deadline=None)
-
-
-@dataclass(frozen=True)
-class Only(sim.Order):
-    """A program that says these instructions on every rank."""
-
-    axis: ClassVar[str | None] = "all"
-    what: tuple[sim.Instruction, ...] = ()
-
-    def program(self, me: sim.Rank) -> sim.Program:
-        yield from self.what
 
 
 # ---------------------------------------------------------------- what they compute

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from math import ceil, inf, isclose, log2
-from typing import ClassVar
 
 import networkx as nx
 import pytest
 import simpy
+from common.orders import Only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,17 +21,6 @@ KINDS = (AllReduce, ReduceScatter, AllGather, Broadcast)
 cases = settings(max_examples=60, deadline=None)
 sizes = dict(n=st.integers(1, 9), count=st.integers(1, 10**6))
 networks = dict(**sizes, bandwidth=st.floats(1e3, 1e9), latency=st.floats(0, 1))
-
-
-@dataclass(frozen=True)
-class Only(sim.Order):
-    """A program that says these instructions on every rank."""
-
-    axis: ClassVar[str | None] = "all"
-    what: tuple[sim.Instruction, ...] = ()
-
-    def program(self, me: sim.Rank) -> sim.Program:
-        yield from self.what
 
 
 def run_of(n: int, count: int, bandwidth: float, latency: float, *what: sim.Instruction, **knobs: object) -> sim.Run:

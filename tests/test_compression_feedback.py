@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from common.compressors import gaussian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,10 +27,6 @@ INNER = [
     PowerSGD(1),
 ]  # fmt: skip
 SHAPES = ((5, 4), (3,), (7, 6))  # 65 numbers
-
-
-def gaussian(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def vector(*numbers):

@@ -5,63 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import fsum, inf, prod
+from math import fsum, prod
 
-import numpy as np
 import pytest
-import torch
+from common.natively import SEED, STEPS, apart, mean_losses, problem, psi, sent, truth
 
 import lab
 import simulator as sim
-from lab.engines import ENGINES, engine
-from lab.launch import run_ranks
-from lab.native import checkpoint, choosing, elastic
-from simulator import compression
-from simulator.rules import LARS, SGD
 from simulator.values import bounds
-
-STEPS, SEED = 3, 7
-
-
-class Dropping(torch.nn.Module):
-    """A block that draws random numbers, and writes over what enters it."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Half of it."""
-        return torch.nn.functional.dropout(x.tanh_(), 0.5, self.training)
-
-
-def odd_blocks() -> list[torch.nn.Module]:
-    """Blocks as users write them: without parameters, with frozen ones, with chance."""
-    frozen = torch.nn.Linear(5, 5)
-    frozen.weight.requires_grad_(False)
-    return [torch.nn.Flatten(), torch.nn.Linear(6, 5), frozen, Dropping(), torch.nn.Linear(5, 1)]
-
-
-def odd_data(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fourteen samples."""
-    inputs = torch.randn(14, 2, 3)
-    return inputs, inputs.flatten(1).sin().sum(1, keepdim=True)
-
-
-PROBLEMS: dict[str, Callable[[], sim.Problem]] = {
-    "mlp": lambda: sim.problem("digits-mlp", dtype="float64", hidden=16, batch=24),
-    "uneven": lambda: sim.problem("digits-mlp", dtype="float64", hidden=16, batch=25),
-    "gpt": lambda: sim.problem("tiny-gpt", dtype="float64", layers=2, hidden=16, heads=4, sequence=12, batch=8),
-    "odd": lambda: sim.Problem(odd_blocks, torch.nn.functional.mse_loss, odd_data, dtype="float64"),
-}
-
-
-@cache
-def problem(name: str) -> sim.Problem:
-    """A small problem in float64."""
-    return PROBLEMS[name]()
-
-
-@cache
-def truth(name: str) -> sim.Run:
-    """What a single process learns."""
-    return sim.simulate(sim.Single(), problem(name), sim.cluster("ideal", ranks=1), steps=STEPS, seed=SEED)
 
 
 @dataclass(frozen=True)
@@ -130,16 +81,6 @@ def found(identity: str, of: str = "", ranks: int = 2) -> sim.Run:
     return next(native(r) for r in ROWS if r.id == identity and r.problem.startswith(of) and r.ranks == ranks)
 
 
-def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The largest difference of any parameter."""
-    assert a.keys() == b.keys()
-    return max(float(np.max(np.abs(a[name] - b[name]))) for name in a)
-
-
-def mean_losses(run: sim.Run) -> list[float]:
-    return [row if isinstance(row, float) else row.loss for row in run.losses]
-
-
 # ---------------------------------------------------------------- what is learned
 
 
@@ -194,19 +135,6 @@ def test_chance_frozen_parameters_and_blocks_in_place():
 
 
 # ---------------------------------------------------------------- what is sent
-
-
-def sent(run: sim.Run, *kinds: str) -> list[float]:
-    """Bytes of some kinds of collective, by rank, per step."""
-    return [
-        fsum(s.bytes for s in run.spans if s.rank == rank and s.instruction.split()[0] in kinds) / STEPS
-        for rank in range(run.ranks)
-    ]
-
-
-def psi(name: str) -> int:
-    """Bytes of all parameters."""
-    return 8 * problem(name).model().parameters
 
 
 def padded(name: str, n: int) -> int:
@@ -288,129 +216,3 @@ def test_pytorchs_schedules_hold_as_many_microbatches_as_theory_says():
 def test_zero_bubble_splits_the_backward_pass():
     kinds = {s.instruction.split()[0] for s in found("zb-h1").spans if s.rank == 0}
     assert {"BackwardInput", "BackwardWeight"} <= kinds
-
-
-# ---------------------------------------------------------------- compressed, local, asynchronous
-
-
-def compressed(compressor: compression.Compressor, name: str = "mlp") -> sim.Run:
-    strategy = sim.DataParallel(compression=compressor)
-    return lab.execute(strategy, problem(name), ranks=2, steps=STEPS, seed=SEED, timeout=120, engine="native")
-
-
-@pytest.mark.parametrize("kind, error", [("FP16", 1e-4), ("BF16", 1e-3)])
-def test_half_precision_hooks_send_a_quarter_of_float64(kind: str, error: float):
-    """Gradients lose all but 11 or 8 bits, so that parameters agree with the truth to three or four digits."""
-    run = compressed(getattr(compression, kind)())
-    assert sent(run, "AllReduce") == pytest.approx([psi("mlp") / 4] * 2)
-    assert 1e-9 < apart(run.parameters, truth("mlp").parameters) < error
-
-
-def test_powersgd_sends_factors_from_the_third_step_on():
-    run = compressed(compression.ErrorFeedback(compression.PowerSGD(rank=2)))
-    small = 0
-    for array in problem("mlp").parameters(SEED).values():
-        rows, columns = array.shape if array.ndim == 2 else (1, array.size)
-        saves = array.ndim == 2 and 2 * 2 * (rows + columns) < rows * columns
-        small += 8 * (2 * (rows + columns) if saves else array.size)
-    per_step = [fsum(s.bytes for s in run.spans if (s.rank, s.step) == (1, step)) for step in range(STEPS)]
-    assert per_step == pytest.approx([psi("mlp"), psi("mlp"), small]) and small < psi("mlp") / 2
-    assert 1e-6 < apart(run.parameters, truth("mlp").parameters) < 1e-2
-
-
-@pytest.mark.parametrize("strategy", [lambda: sim.PostLocalSGD(period=2, start=1), lambda: sim.LocalSGD(period=2)])
-def test_local_sgd_averages_parameters_when_ours_does(strategy: Callable[[], sim.checking.AnyStrategy]):
-    theirs, mine = (
-        lab.execute(strategy(), problem("mlp"), ranks=2, steps=4, seed=SEED, timeout=120, engine=by)
-        for by in ("native", "program")
-    )
-    assert apart(theirs.parameters, mine.parameters) <= 1e-9
-    assert mean_losses(theirs) == pytest.approx(mean_losses(mine), abs=1e-9)
-    averages = [s for s in theirs.spans if s.rank == 1 and s.instruction.startswith("AllReduce")]
-    assert fsum(s.bytes for s in averages) == pytest.approx(mine.bytes_sent[1])
-
-
-def test_an_asynchronous_server_applies_every_gradient_once():
-    strategy = sim.ParameterServer(mode="async", servers=2)
-    run = lab.execute(strategy, problem("mlp"), ranks=4, steps=STEPS, seed=SEED, timeout=120, engine="native")
-    assert len(run.staleness) == 2 * 2 * STEPS and min(run.staleness) >= 0  # servers, workers, steps
-    assert len(run.losses) == 2 * STEPS and run.losses[-1].loss < 2.5
-    assert run.bytes_sent == pytest.approx([STEPS * psi("mlp")] * 4, rel=1e-2)
-    assert apart(run.parameters, problem("mlp").parameters(SEED)) > 1e-4
-
-
-# ---------------------------------------------------------------- mistakes
-
-
-def refused(strategy: sim.checking.AnyStrategy, match: str, name: str = "mlp", ranks: int = 2) -> None:
-    with pytest.raises(ValueError, match=match):
-        lab.execute(strategy, problem(name), ranks=ranks, steps=1, timeout=60, engine="native")
-
-
-def test_what_pytorch_does_not_have_is_refused():
-    refused(sim.Pipeline("naive", 2), "'1f1b', .*got 'naive'")
-    refused(sim.ParameterServer(mode="ssp", bound=1), "'sync', 'async'; got 'ssp'")
-    refused(sim.DataParallel(overlap=False), "has no overlap; got overlap=False")
-    refused(sim.DataParallel(compression=compression.Sign()), "'FP16', 'BF16', 'PowerSGD'; got 'Sign'")
-    refused(sim.stack(sim.Pipeline("gpipe", 2), sim.LocalSGD()), "Pipeline [+] DataParallel", ranks=4)
-    refused(sim.Pipeline("gpipe", 4), "equal microbatches; got a slice of 25 samples", name="uneven")
-    refused(sim.Sharded(stage=2, rule=LARS(0.1)), "a rule|follows its own gradient")
-
-
-def test_unknown_engines_are_named():
-    with pytest.raises(ValueError, match=r"'program', 'native'.*got engine='horovod'"):
-        lab.execute(sim.Single(), problem("mlp"), ranks=1, engine="horovod")
-    assert {"tensorflow", "ray", "mpi", "deepspeed"} <= set(ENGINES)
-    assert engine("native").__module__ == "lab.native"
-
-
-def test_a_loss_that_is_not_finite_is_told():
-    with pytest.raises(sim.DivergedError, match=r"a loss is a finite number; rank \d got"):
-        diverging = sim.DataParallel(rule=SGD(1e30))
-        lab.execute(diverging, problem("mlp"), ranks=2, steps=5, timeout=60, engine="native")
-
-
-def test_every_choice_has_its_function():
-    assert all(len(parts) in (1, 2) for parts in choosing.CHOICES)
-    choice = choosing.choose(sim.stack(sim.DataParallel(bucket_bytes=inf)))
-    assert choice.function == "replicated.data_parallel" and choice.knobs == {"bucket_bytes": inf}
-
-
-def test_watching_leaves_pytorch_as_it_was():
-    def look(place: lab.launch.Place) -> list[object]:
-        import torch.distributed as dist
-
-        from lab.native.watching import watching
-
-        heard: list[str] = []
-        before = dist.Work.wait
-        with watching(lambda issued: heard.append(issued.kind) or (lambda work: None), lambda work: None):
-            dist.all_reduce(torch.ones(2))
-        dist.all_reduce(torch.ones(2))
-        return [heard, dist.Work.wait is before]
-
-    assert run_ranks(look, 2) == [[["AllReduce"], True]] * 2
-
-
-# ---------------------------------------------------------------- checkpoints
-
-
-def test_a_checkpoint_resumes_on_another_number_of_ranks(tmp_path):
-    first = checkpoint.train(problem("gpt"), tmp_path, ranks=2, steps=2, seed=SEED)
-    assert checkpoint.newest(tmp_path) == 2 and apart(first.parameters, truth("gpt").parameters) > 1e-4
-    rest = checkpoint.train(problem("gpt"), tmp_path, ranks=4, steps=STEPS, seed=SEED)
-    assert apart(rest.parameters, truth("gpt").parameters) <= 1e-9
-    assert first.losses + rest.losses[2:] == pytest.approx(truth("gpt").losses, abs=1e-9)
-    with pytest.raises(ValueError, match=f"one after {STEPS} steps, asked were steps=1"):
-        checkpoint.train(problem("gpt"), tmp_path, ranks=2, steps=1, seed=SEED)
-
-
-def test_training_survives_the_death_of_a_rank(tmp_path):
-    report = elastic.train(problem("mlp"), tmp_path, ranks=2, steps=STEPS, seed=SEED, every=1, crash=(1, 2))
-    assert report.began == [0, 2] and report.restarts == 1
-    assert apart(report.parameters, truth("mlp").parameters) <= 1e-9
-
-
-def test_an_impossible_crash_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="a rank below 2 and a step below 3; got crash=\\(2, 0\\)"):
-        elastic.train(problem("mlp"), tmp_path, ranks=2, steps=3, crash=(2, 0))

@@ -18,13 +18,30 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from simulator import Device
 from simulator.errors import RunFileError
-from simulator.run import Run, Sample, Spans
+from simulator.run import Facts, Run, Sample, Spans
 
 texts = st.text(max_size=12)
 finite = st.floats(allow_nan=False)
 few = st.integers(-(2**53), 2**53)
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+devices = st.builds(
+    Device,
+    texts,
+    flops=st.floats(1, 1e16),
+    peaks=st.dictionaries(st.sampled_from(["fp32", "bf16"]), st.floats(1, 1e16)),
+    price=st.none() | st.floats(0, 99),
+    priced=st.none() | texts,
+)
+facts = st.builds(
+    Facts,
+    st.floats(0, 1e20),
+    st.floats(0, 1e20),
+    st.none() | st.integers(1, 4096),
+    st.none() | st.sampled_from(["fp32", "bf16"]),
+    st.lists(st.tuples(devices, st.integers(1, 9)), max_size=2).map(tuple),
+)
 
 
 @st.composite
@@ -56,6 +73,7 @@ def runs(draw: st.DrawFn, numbers: st.SearchStrategy[float] = finite) -> Run:
         clock_error=draw(finite),
         versions=draw(st.dictionaries(texts, texts, max_size=2)),
         notes=draw(st.dictionaries(texts, texts, max_size=2)),
+        facts=draw(facts),
     )
 
 
@@ -92,6 +110,7 @@ def test_what_is_saved_comes_back(run: Run, tmp_path: Path):
     assert again.spans == run.spans and again.outcomes == run.outcomes and again.workers == run.workers
     assert repr(again.samples) == repr(run.samples)  # NaN equals itself as text
     assert (again.versions, again.notes, again.clock_error) == (run.versions, run.notes, run.clock_error)
+    assert again.facts == run.facts
     assert {k: v.dtype for k, v in again.parameters.items()} == {k: v.dtype for k, v in run.parameters.items()}
     again.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "run").read_bytes()
@@ -109,7 +128,7 @@ def test_the_file_is_exactly_at_the_path_and_plain_npz(tmp_path: Path):
     a_run(parameters={"w": np.eye(2)}).save(str(tmp_path / "my.run"))
     assert [path.name for path in tmp_path.iterdir()] == ["my.run"]
     with open(tmp_path / "my.run", "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        assert json.loads(arrays["header"].tobytes())["version"] == 2
+        assert json.loads(arrays["header"].tobytes())["version"] == 3
         assert arrays["spans"].shape == (3, 7) and np.array_equal(arrays["parameter_0"], np.eye(2))
 
 
@@ -123,7 +142,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path):
 
 def test_the_digest_covers_observations_only():
     run = a_run(parameters={"w": np.zeros(2)})
-    assert run == replace(run, versions={"torch": "9"}, notes={"busy": "yes"})
+    assert run == replace(run, versions={"torch": "9"}, notes={"busy": "yes"}, facts=Facts(model_flops=1e9))
     others = [
         replace(run, seed=1),
         replace(run, clock="wall"),
@@ -241,7 +260,7 @@ def test_what_is_wrong_is_named(tmp_path: Path):
     path = tmp_path / "run"
     a_run(parameters={"w": np.eye(2)}).save(path)
     other = tmp_path / "other"
-    refused(other, changed(path, version=3), "schema version 3, this program reads 2")
+    refused(other, changed(path, version=2), "schema version 2, this program reads 3")
     refused(other, changed(path, format="cake"), "does not say 'two clocks run'")
     refused(other, changed(path, ranks="two"), "ranks is of type int; got 'two'")
     refused(other, changed(path, ranks=True), "ranks is of type int")
@@ -250,6 +269,9 @@ def test_what_is_wrong_is_named(tmp_path: Path):
     refused(other, changed(path, ranks=1, workers=[0]), "whole numbers below 1")
     refused(other, changed(path, labels=[1, 2, 3]), "labels is a list of str")
     refused(other, changed(path, extra=1), "has no extra")
+    refused(other, changed(path, facts=None), "not a whole file")
+    refused(other, changed(path, facts={**Facts().to_json(), "model_flops": "many"}), "model_flops is a finite number")
+    refused(other, changed(path, facts={**Facts().to_json(), "extra": 1}), "extra")
     refused(other, changed(path, {"extra": np.eye(2)}), "nothing else stands in a run file; got extra")
     refused(other, changed(path, {"parameter_0": None}), "parameter_0")
     refused(other, changed(path, {"spans": np.eye(2)}), "a span is 7 numbers")

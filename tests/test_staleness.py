@@ -1,4 +1,4 @@
-"""Asynchrony: what theory says of staleness, waiting and stability, found again on the virtual clock."""
+"""Asynchrony: how late gradients come, how much of that training bears, and when it pays."""
 
 from __future__ import annotations
 
@@ -7,41 +7,10 @@ from functools import cache
 
 import numpy as np
 import pytest
+from common.workers import LAWS, MODEL, train, while_all_work
 
 import simulator as sim
 from simulator import noise, theory
-
-MODEL = sim.Model.of_times(blocks=1, forward=0.25, backward=0.75)
-"""A gradient takes one second."""
-
-LAWS = {
-    "fixed": noise.fixed(),
-    "exponential": noise.exponential(),
-    "gamma": noise.gamma(4.0),
-    "lognormal": noise.lognormal(0.5),
-    "per instruction": noise.exponential(per="instruction"),
-    "one slow": noise.slow({1: 4.0}),
-    "all different": noise.slow({rank: float(rank) for rank in range(1, 9)}) * noise.exponential(),
-}
-
-
-def train(strategy: sim.Order, workers: int, steps: int, law: noise.Noise | None = None, seed: int = 0) -> sim.Run:
-    """Timing only, on a free network; one server."""
-    cluster = sim.cluster("ideal", ranks=workers + 1)
-    return sim.simulate(strategy, MODEL, cluster, steps=steps, seed=seed, noise=law)
-
-
-def while_all_work(run: sim.Run, server: int = 0) -> list[int]:
-    """Staleness of the gradients that a server applied before the first worker had done all its steps."""
-    first = min(max(span.end for span in run.spans if span.rank == worker) for worker in run.workers)
-    return [int(s.value) for s in run.samples if s.name == "staleness" and s.rank == server and s.time < first]
-
-
-def best_of(run: sim.Run, law: noise.Noise, count: int) -> float:
-    """Seconds until the first ``count`` workers of each step are done, by the law's own draws."""
-    draws = [law.factor(worker, run.seed) for worker in run.workers]
-    return sum(sorted(draw(step) for draw in draws)[count - 1] for step in range(run.steps))
-
 
 # ---------------------------------------------------------------- D1, D2: how stale
 
@@ -94,84 +63,31 @@ def test_staleness_under_exponential_times_is_geometric():
         assert np.mean(late == k) == pytest.approx((1 / 8) * (7 / 8) ** k, rel=0.06)
 
 
+def staleness_by_worker(run: sim.Run) -> dict[int, float]:
+    """Mean staleness of each worker's gradients, while all work; their first ones are left out."""
+    late = while_all_work(run)
+    pairs = list(zip(run.outcomes[0], late))[len(late) // 20 :]
+    return {worker: float(np.mean([tau for source, tau in pairs if source == worker])) for worker in run.workers}
+
+
+def test_d3_slow_workers_are_staler():
+    """E[tau_i] = Σ_{j≠i} mu_j/mu_i for exponential times with rates mu: what the others do in one step of mine."""
+    law = noise.slow({rank: float(rank) for rank in range(1, 9)}) * noise.exponential()
+    found = staleness_by_worker(train(sim.ParameterServer(mode="async"), 8, 2500, law, seed=2))
+    expected = [theory.async_staleness_of(rates=[1 / mean for mean in range(1, 9)], worker=i) for i in range(8)]
+    assert expected[0] == pytest.approx(1.718, abs=5e-4) and expected[7] == pytest.approx(20.74, abs=5e-3)
+    for worker, mean in enumerate(expected, start=1):  # of a geometric number, 2500/worker times: three deviations
+        assert found[worker] == pytest.approx(mean, rel=3 * np.sqrt(worker / 2500))
+
+
+def test_d3_a_worker_four_times_as_slow_is_four_times_as_stale():
+    found = staleness_by_worker(train(sim.ParameterServer(mode="async"), 8, 400, noise.slow({8: 4.0})))
+    assert found[8] == 28.0 == theory.async_staleness_of([1.0] * 7 + [0.25], worker=7)
+
+
 def test_synchronous_gradients_are_never_stale():
     for strategy in (sim.ParameterServer(), sim.ParameterServer(backups=2)):
         assert set(train(strategy, 6, 20, noise.exponential()).staleness) == {0}
-
-
-# ---------------------------------------------------------------- D5, D6: bounded staleness
-
-
-@pytest.mark.parametrize("bound", [0, 1, 3])
-@pytest.mark.parametrize("law", ["exponential", "one slow"])
-def test_nobody_runs_further_ahead_than_the_bound(bound: int, law: str):
-    run = train(sim.ParameterServer(mode="ssp", bound=bound), 4, 60, LAWS[law])
-    starts = {(s.rank, s.step): s.start for s in run.spans if s.instruction == "Load mb0"}
-    ends = {(s.rank, s.step): s.end for s in run.spans if s.instruction == "Backward 0 mb0"}
-    done = {worker: np.array([ends[worker, step] for step in range(60)]) for worker in run.workers}
-    ahead = [step - min(np.sum(done[w] <= start + 1e-9) for w in run.workers) for (_, step), start in starts.items()]
-    assert max(ahead) == bound
-    counts = np.array([np.searchsorted(done[w], sorted(ends.values()), side="right") for w in run.workers])
-    assert np.max(counts.max(0) - counts.min(0)) == bound + 1
-
-
-def test_a_bound_does_not_help_against_one_worker_that_is_always_slow():
-    def applied(strategy: sim.Order) -> int:
-        run = train(strategy, 4, 410, noise.slow({4: 4.0}))
-        return sum(s.name == "staleness" and s.time <= 400 for s in run.samples)
-
-    # four workers at the pace of the slowest: 100 steps each in 400 s, and a start of ``bound`` for three of them
-    for bound in (0, 3, 10):
-        assert applied(sim.ParameterServer(mode="ssp", bound=bound)) == 400 + 3 * bound
-    assert applied(sim.ParameterServer(mode="async")) == 1300
-
-
-def test_a_wide_bound_is_no_bound():
-    wide = train(sim.ParameterServer(mode="ssp", bound=60), 4, 60, noise.exponential())
-    free = train(sim.ParameterServer(mode="async"), 4, 60, noise.exponential())
-    assert wide.makespan == free.makespan and wide.staleness == free.staleness
-
-
-def test_a_bound_of_zero_waits_for_everybody():
-    run = train(sim.ParameterServer(mode="ssp", bound=0), 6, 40, noise.exponential())
-    assert run.makespan == pytest.approx(best_of(run, noise.exponential(), 6))
-
-
-# ---------------------------------------------------------------- D8, D10: waiting for others
-
-
-def test_theory_of_waiting():
-    assert [theory.harmonic(n) for n in (1, 8, 64, 100)] == pytest.approx([1, 2.718, 4.744, 5.187], abs=5e-4)
-    assert theory.backup_workers(100, 4) == pytest.approx(3.104, abs=5e-4)
-    assert theory.harmonic(96) == pytest.approx(5.147, abs=5e-4)
-    assert 96 / theory.backup_workers(100, 4) == pytest.approx(30.93, abs=5e-3)
-
-
-@pytest.mark.parametrize("strategy", [sim.DataParallel(), sim.ParameterServer()], ids=str)
-def test_a_synchronous_step_takes_as_long_as_its_slowest_worker(strategy: sim.Order):
-    run = train(strategy, 7, 50, noise.gamma(2.0), seed=5)
-    assert run.makespan == pytest.approx(best_of(run, noise.gamma(2.0), len(run.workers)), rel=1e-12)
-
-
-def test_exponential_times_cost_a_harmonic_number():
-    run = train(sim.ParameterServer(), 8, 3000, noise.exponential(), seed=0)
-    assert run.makespan / run.steps == pytest.approx(theory.harmonic(8), rel=0.01)
-    free = train(sim.ParameterServer(mode="async"), 8, 1000, noise.exponential())
-    first = min(max(s.end for s in free.spans if s.rank == worker) for worker in free.workers)
-    speed = len(while_all_work(free)) / first
-    assert speed * run.makespan / (8 * run.steps) == pytest.approx(theory.harmonic(8), rel=0.03)
-
-
-@pytest.mark.parametrize("backups", [1, 3])
-def test_backups_spare_the_wait_for_the_last(backups: int):
-    run = train(sim.ParameterServer(backups=backups), 8, 200, noise.gamma(2.0), seed=1)
-    assert run.makespan == pytest.approx(best_of(run, noise.gamma(2.0), 8 - backups), rel=1e-12)
-    assert len(run.staleness) == 200 * (8 - backups)
-
-
-def test_exponential_times_with_backups_cost_a_difference_of_harmonic_numbers():
-    run = train(sim.ParameterServer(backups=2), 10, 2000, noise.exponential(), seed=0)
-    assert run.makespan / run.steps == pytest.approx(theory.backup_workers(10, 2), rel=0.015)
 
 
 # ---------------------------------------------------------------- D11: stability

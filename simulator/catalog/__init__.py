@@ -14,7 +14,7 @@ from .units import QUANTITIES, SPEED, TEXTS, canonical
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Entry", "device", "devices", "find", "link", "own", "read"]
+__all__ = ["Entry", "device", "devices", "find", "grid", "grids", "link", "own", "read", "usual_idle"]
 
 ACCELERATORS = ("gpu", "tpu", "npu", "cpu")
 HALF = ("bf16", "fp16", "fp32", "fp64")
@@ -69,6 +69,7 @@ def device(key: str, path: str | Path | None = None) -> Device:
         bandwidth=entry.get("memory_bandwidth"),
         efficiency=_fraction(entry, top),
         overhead=entry.get("kernel_overhead") or 0.0,
+        dispatch=entry.get("dispatch") or 0.0,
         price=entry.get("price"),
         priced=entry.texts.get("price_date"),
         power=entry.get("power"),
@@ -86,6 +87,28 @@ def link(key: str, path: str | Path | None = None) -> Speed:
     bandwidth = entry["link_bandwidth"]
     achieved = entry.get("link_achieved") or bandwidth
     return Speed(bandwidth, entry.get("link_latency") or 0.0, achieved / bandwidth)
+
+
+def grid(key: str) -> float:
+    """What a grid emits for electricity: grams of CO2 equivalents per kWh, averaged over a year.
+
+    Raises ValueError for unknown names.
+
+    >>> grid("france")
+    56.0
+    """
+    known = own("grids")
+    if key not in known:
+        raise ValueError(f"no grid is called {key!r}; the catalogue has {', '.join(known)}: or give a number in g/kWh")
+    return known[key]["carbon"]
+
+
+def grids() -> pandas.DataFrame:
+    """The grids of the catalogue: what they emit [g of CO2 equivalents per kWh], in which year, and who says so."""
+    import pandas
+
+    rows = {key: {"carbon_g_per_kWh": entry["carbon"], **entry.texts} for key, entry in own("grids").items()}
+    return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def find(key: str, path: str | Path | None = None) -> Entry:
@@ -108,6 +131,19 @@ def _entries(path: str | Path | None) -> dict[str, Entry]:
 def _fraction(entry: Entry, peak: float) -> float | None:
     matmul = entry.get("matmul")
     return None if matmul is None else matmul / peak
+
+
+@cache
+def usual_idle() -> float:
+    """The median share of its power that a device draws without load, over those of the catalogue that say it.
+
+    >>> round(usual_idle(), 2)
+    0.14
+    """
+    from statistics import median
+
+    every = own("devices").values()
+    return median(entry["idle_power"] / entry["power"] for entry in every if "idle_power" in entry.numbers)
 
 
 @cache

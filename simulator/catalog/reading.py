@@ -12,7 +12,7 @@ from .. import checks
 from .units import quantity
 
 HERE = Path(__file__).parent
-OWN = ("devices", "links", "nccl")
+OWN = ("devices", "links", "nccl", "grids")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,11 @@ def _number(value: object, column: str, where: str) -> object:
 def _tables(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import tomllib
 
-    for key, table in tomllib.loads(path.read_text(encoding="utf-8")).items():
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of tomllib, and of UTF-8
+        raise ValueError(f"{path.name} is no TOML: {error}: mend it there") from None
+    for key, table in tables.items():
         if not isinstance(table, dict):
             raise ValueError(f"{path.name}: every entry is a table, [my-device]; got {key} = {table!r}")
         yield key, table

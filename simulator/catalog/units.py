@@ -8,6 +8,7 @@ RATE = {f"{unit}_per_s": factor for unit, factor in SIZE.items()} | {"Mbit_per_s
 SPEED = {"FLOP_per_s": 1.0, "GFLOP_per_s": 1e9, "TFLOP_per_s": 1e12, "PFLOP_per_s": 1e15}
 POWER = {"W": 1.0, "kW": 1e3}
 MONEY = {"USD_per_h": 1.0}
+INTENSITY = {"g_per_kWh": 1.0, "kg_per_kWh": 1e3}
 SHARE = {"fraction": 1.0}
 
 QUANTITIES = {
@@ -15,6 +16,7 @@ QUANTITIES = {
     "memory": SIZE,
     "memory_bandwidth": RATE,
     "kernel_overhead": TIME,
+    "dispatch": TIME,
     "power": POWER,
     "idle_power": POWER,
     "price": MONEY,
@@ -25,6 +27,7 @@ QUANTITIES = {
     "inside_latency": TIME,
     "between_latency": TIME,
     "bandwidth": SHARE,
+    "carbon": INTENSITY,
 }
 """What can be said in numbers, and in which units. Link bandwidths are those of one direction."""
 

@@ -18,7 +18,8 @@ class Device:
     - ``peaks``: speed that the maker promises [FLOP/s], by dtype: "fp32", "fp16", "bf16", "fp8".
     - ``memory`` [B], ``bandwidth`` [B/s]: of its own memory.
     - ``efficiency``: share of the half-precision peak that large matrix products reach, measured.
-    - ``overhead`` [s]: what starting a kernel takes.
+    - ``overhead`` [s]: what starting a kernel takes. ``dispatch`` [s]: what the program that drives the device takes to
+      issue one operation, while the device works on others: many small operations take as long as issuing them.
     - ``price`` [USD per hour] on the day ``priced``; ``power`` and ``idle`` [W] under load and without.
 
     >>> chip = Device("a chip", flops=70e12, peaks={"bf16": 100e12}, memory=16e9)
@@ -37,6 +38,7 @@ class Device:
     priced: str | None = None
     power: float | None = None
     idle: float | None = None
+    dispatch: float = 0.0
 
     def __post_init__(self) -> None:
         checks.number("flops", self.flops, above=0, of="in FLOP per second")
@@ -48,6 +50,7 @@ class Device:
             if (value := getattr(self, name)) is not None:
                 checks.number(name, value, least=0, of=self.name)
         checks.number("overhead", self.overhead, least=0, of="in seconds per kernel")
+        checks.number("dispatch", self.dispatch, least=0, of="in seconds per operation")
 
     def peak(self, dtype: str) -> float:
         """The highest speed in a dtype [FLOP/s]; ``flops`` where no peaks are known.
@@ -63,13 +66,14 @@ class Device:
         return known[name]
 
 
-def dtype_name(dtype: str) -> str:
-    """The short name of a dtype: "bf16" for "bfloat16", and for "bf16".
+def dtype_name(dtype: object) -> str:
+    """The short name of a dtype: "bf16" for "bfloat16", for ``torch.bfloat16``, and for "bf16".
 
     >>> dtype_name("bfloat16")
     'bf16'
     """
-    name = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else None
+    text = str(dtype).removeprefix("torch.")
+    name = DTYPES.get(text, text)
     if name not in DTYPES.values():
         names = ", ".join(dict.fromkeys(DTYPES.values()))
         raise ValueError(f"a dtype is one of {names}, or its name in torch; got {dtype!r}")

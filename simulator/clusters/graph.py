@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import pairwise
 from math import inf
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from .. import checks
+from .subset import Subset
 from .wiring import Link, Node, Speed, Wiring, choice
 
 if TYPE_CHECKING:
     import networkx as nx
 
+EDGE = ("bandwidth", "latency", "efficiency")
+NODE = ("machine",)
+"""What edges and nodes are asked for."""
+CLOSE = 0.8
+"""How much alike a name is to one of these, from 0 to 1, that can only be a slip of the pen."""
 Cost = tuple[int, int]
 """Latency [fs], links: whole numbers, so that equal ways compare as equal."""
 
@@ -37,6 +45,8 @@ class Graph(Wiring):
             raise ValueError(f"ranks are nodes of the graph, named 0 to {self.ranks - 1}; missing are {missing[:8]}")
         for source, target, link in self.graph.edges(data=True):
             _check(source, target, link)
+        _refuse_typos("a link", {name for *_, link in self.graph.edges(data=True) for name in link}, EDGE)
+        _refuse_typos("a node", {name for _, node in self.graph.nodes(data=True) for name in node}, NODE)
 
     def links(self) -> Iterator[Link]:
         return iter(self.graph.edges)
@@ -95,9 +105,15 @@ class Graph(Wiring):
 
 def directed(graph: nx.Graph) -> tuple[int, nx.DiGraph]:
     """How many ranks a user's graph has, and the graph with both directions of each link."""
+    import networkx as nx
+
+    checks.kind("graph", graph, nx.Graph, "a networkx graph with ranks 0, 1, 2, … among its nodes")
     if graph.is_multigraph():
         raise ValueError("a cluster has one link from node to node; got a multigraph: add parallel links up")
-    ranks = sum(isinstance(node, int) for node in graph.nodes)
+    numbers = {node: int(node) for node in graph.nodes if isinstance(node, Integral)}
+    ranks = len(numbers)
+    if not all(isinstance(node, int) for node in numbers):  # such as numpy's
+        graph = nx.relabel_nodes(graph, numbers)
     if not ranks:
         raise ValueError("ranks are nodes of the graph, named 0, 1, 2, …; got a graph without whole numbers")
     return ranks, graph if graph.is_directed() else graph.to_directed()
@@ -107,6 +123,8 @@ def built(wiring: Wiring) -> nx.DiGraph:
     """Any wiring as a graph."""
     if isinstance(wiring, Graph):
         return wiring.graph
+    if isinstance(wiring, Subset):  # nodes have the names that they have there
+        return built(wiring.whole)
     import networkx as nx  # takes half of the time in which everything else here is imported
 
     graph = nx.DiGraph()
@@ -127,5 +145,13 @@ def _check(source: Node, target: Node, link: dict[str, Any]) -> None:
         if not real or not (value > 0 if name == "bandwidth" else 0 <= value < inf):  # type: ignore[operator]
             raise ValueError(f"a link has a {name}, {unit}; {source!r} -> {target!r} has {name}={value!r}")
     share = link.get("efficiency", 1.0)
-    if not 0 < share <= 1:
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 < float(share) <= 1:
         raise ValueError(f"a link has an efficiency above 0, at most 1; {source!r} -> {target!r} has {share!r}")
+
+
+def _refuse_typos(what: str, names: Iterable[object], known: Sequence[str]) -> None:
+    """Graphs carry what they like, but what is nearly the name of something that counts is no wish of anybody."""
+    for name in names:
+        close = get_close_matches(str(name).lower(), known, n=1, cutoff=CLOSE)
+        if close and name not in known:
+            raise ValueError(f"{what} is asked for {', '.join(map(repr, known))}; got {name!r}: is {close[0]!r} meant?")

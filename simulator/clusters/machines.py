@@ -27,11 +27,12 @@ def dgx(chip: str, card: str, bus: str) -> Callable[..., Cluster]:
         pod: int = 32,
         cards: int = 8,
         oversubscription: float = 1.0,
+        routing: str = "adaptive",
         seed: int = 0,
     ) -> Cluster:
         width, nodes = _machines(nodes, ranks)
         box = _box(chip, card, bus)
-        wiring = _rails((box,) * nodes, width, min(cards, width), pod, oversubscription, seed)
+        wiring = _rails((box,) * nodes, width, min(cards, width), pod, oversubscription, seed, routing)
         maker = catalog.device(chip)
         inner, outer = box.inside.bandwidth, box.card.bandwidth
         name = f"{nodes} x {width} {maker.name}, {inner:g} B/s inside, {wiring.cards} x {outer:g} B/s outside"
@@ -41,18 +42,26 @@ def dgx(chip: str, card: str, bus: str) -> Callable[..., Cluster]:
 
     ``nodes``: machines of 8; or ``ranks``: as many accelerators, of one machine or of whole ones. ``pod``: machines on
     the same leaf switches. ``cards`` per machine. ``oversubscription`` of the links from leaves to spines.
+    ``routing`` over the spines: "adaptive", packet by packet, as InfiniBand switches can; or "ecmp", by hash.
     """
     return preset
 
 
-def mixed(nodes: int, old: int | None = None, pod: int = 32, oversubscription: float = 1.0, seed: int = 0) -> Cluster:
+def mixed(
+    nodes: int,
+    old: int | None = None,
+    pod: int = 32,
+    oversubscription: float = 1.0,
+    routing: str = "adaptive",
+    seed: int = 0,
+) -> Cluster:
     """Two generations: ``old`` machines of a DGX A100 (None: half of them), the other ``nodes`` of a DGX H100."""
     checks.whole("nodes", nodes, least=1)
     many = nodes // 2 if old is None else checks.whole("old", old)
     if many > nodes:
         raise ValueError(f"old machines are some of the nodes; got old={old} of nodes={nodes}")
     kinds = [("a100-sxm-80gb", "ib-hdr", "pcie4-x16")] * many + [("h100-sxm", "ib-ndr", "pcie5-x16")] * (nodes - many)
-    wiring = _rails(tuple(_box(*kind) for kind in kinds), 8, 8, pod, oversubscription, seed)
+    wiring = _rails(tuple(_box(*kind) for kind in kinds), 8, 8, pod, oversubscription, seed, routing)
     devices = tuple(catalog.device(chip) for chip, _, _ in kinds for _ in range(8))
     name = f"{many} x 8 A100 and {nodes - many} x 8 H100"
     return Cluster(name, wiring.ranks, wiring, devices[0], devices=devices, algorithm="auto", library="nccl")
@@ -78,15 +87,19 @@ def _box(chip: str, card: str, bus: str) -> Box:
     )
 
 
-def _rails(boxes: tuple[Box, ...], width: int, cards: int, pod: int, oversubscription: float, seed: int) -> Rails:
+def _rails(
+    boxes: tuple[Box, ...], width: int, cards: int, pod: int, oversubscription: float, seed: int, routing: str
+) -> Rails:
     """Leaves with a link up for each machine below, unless they have fewer by the oversubscription."""
+    if routing not in ("adaptive", "ecmp"):
+        raise ValueError(f"routing is 'adaptive' or 'ecmp'; got routing={routing!r}")
     checks.whole("pod", pod, least=1)
     checks.whole("cards", cards, least=1)
     checks.number("oversubscription", oversubscription, above=0)
     spines = max(1, round(pod / oversubscription))
     card = max((box.card for box in boxes), key=lambda speed: speed.bandwidth)
     trunk = Speed(card.bandwidth * pod / oversubscription / spines, TRUNK_LATENCY, card.efficiency)
-    return Rails(boxes, width, cards, pod, spines, trunk, seed)
+    return Rails(boxes, width, cards, pod, spines, trunk, seed, routing == "adaptive")
 
 
 def _machines(nodes: int | None, ranks: int | None) -> tuple[int, int]:

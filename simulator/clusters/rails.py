@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 from .wiring import Link, Node, Speed, Wiring, choice
@@ -28,7 +29,9 @@ class Rails(Wiring):
     """``boxes``: the machines, each with ``width`` accelerators and ``cards`` network cards.
 
     - ``pod``: machines that share leaf switches. ``spines``: switches that join the leaves of several pods.
-    - ``trunk``: of each link between leaf and spine. ``seed``: another seed, other spines.
+    - ``trunk``: of each link between leaf and spine.
+    - ``adaptive``: every packet takes the spine with the shortest queue, so that all spines together are like one; else
+      the two ranks of a message choose one (equal-cost multi-path). ``seed``: another seed, other spines.
 
     >>> pods = Rails((Box(Speed(300e9), Speed(31e9), Speed(25e9)),) * 4, 2, 2, 2, 1, Speed(50e9))
     >>> pods.path(0, 3)
@@ -44,6 +47,7 @@ class Rails(Wiring):
     spines: int
     trunk: Speed
     seed: int = 0
+    adaptive: bool = False
 
     @property
     def ranks(self) -> int:  # type: ignore[override]
@@ -61,7 +65,7 @@ class Rails(Wiring):
             yield ("leaf", box // self.pod, k), ("nic", box, k)
         pods = -(-len(self.boxes) // self.pod) if len(self.boxes) > self.pod else 0
         for leaf in (("leaf", pod, k) for pod in range(pods) for k in range(self.cards)):
-            for spine in range(self.spines):
+            for spine in range(1 if self.adaptive else self.spines):
                 yield leaf, ("spine", spine)
                 yield ("spine", spine), leaf
 
@@ -71,7 +75,9 @@ class Rails(Wiring):
             box = self.boxes[rank // self.width]
             return box.inside if other[0] == "nvswitch" else box.bus  # type: ignore[index]
         card = next((end for end in link if end[0] == "nic"), None)  # type: ignore[index]
-        return self.trunk if card is None else self.boxes[card[1]].card  # type: ignore[index]
+        if card is not None:
+            return self.boxes[card[1]].card  # type: ignore[index]
+        return self.trunk._replace(bandwidth=self._together) if self.adaptive else self.trunk
 
     def path(self, source: int, target: int) -> Sequence[Node]:
         here, there, last = source // self.width, target // self.width, self._card(target)
@@ -84,11 +90,45 @@ class Rails(Wiring):
         if pods[0] == pods[1] and (first == last or self._by_neighbour(here)):
             neighbour = () if first == last else (("nvswitch", here), here * self.width + target % self.width)
             return source, *neighbour, ("nic", here, last), ("leaf", pods[0], last), *arrival
-        spine = ("spine", choice(source, target, self.seed, self.spines))
+        spine = ("spine", 0 if self.adaptive else choice(source, target, self.seed, self.spines))
         return source, ("nic", here, first), ("leaf", pods[0], first), spine, ("leaf", pods[1], last), *arrival
 
     def machine(self, rank: int) -> Hashable:
         return rank // self.width
+
+    def private(self, rank: int) -> tuple[Link, ...]:
+        box, place = divmod(rank, self.width)
+        inside, card, leaf = ("nvswitch", box), ("nic", box, place), ("leaf", box // self.pod, place)
+        return (rank, inside), (inside, rank), (rank, card), (card, rank), (card, leaf), (leaf, card)
+
+    def outline(self, members: Sequence[int]) -> Hashable | None:
+        boxes = [rank // self.width for rank in members]
+        pods = [box // self.pod for box in boxes]
+        if self.cards < self.width or (not self.adaptive and len(set(pods)) > 1):
+            return None  # ranks share cards, or messages spines
+        return *_renamed(boxes), *_renamed([rank % self.width for rank in members]), *_renamed(pods)
+
+    def kind(self, rank: int) -> Hashable:
+        return self._kinds[rank // self.width] if self._kinds else None
+
+    @cached_property
+    def _kinds(self) -> list[int]:
+        """Of what kind each machine is; empty where all are of one."""
+        known = {box: index for index, box in enumerate(dict.fromkeys(self.boxes))}
+        return [known[box] for box in self.boxes] if len(known) > 1 else []
+
+    def ample(self, link: Link) -> bool:
+        return self._ample and all(isinstance(end, tuple) and end[0] in ("leaf", "spine") for end in link)
+
+    @cached_property
+    def _ample(self) -> bool:
+        """Whether all spines together keep up with all cards of a leaf."""
+        cards = self.pod * max(box.card.bandwidth * box.card.efficiency for box in dict.fromkeys(self.boxes))
+        return self.adaptive and self._together * self.trunk.efficiency >= cards * (1 - 1e-9)
+
+    @property
+    def _together(self) -> float:
+        return self.trunk.bandwidth * self.spines
 
     @property
     def grouped(self) -> bool:
@@ -100,3 +140,9 @@ class Rails(Wiring):
     def _by_neighbour(self, box: int) -> bool:
         """Whether the way over a neighbour takes no longer than that over a spine, if there is one."""
         return len(self.boxes) <= self.pod or self.boxes[box].inside.latency <= self.trunk.latency
+
+
+def _renamed(names: Sequence[int]) -> list[int]:
+    """The same names for the same things, in the order in which they come first."""
+    known: dict[int, int] = {}
+    return [known.setdefault(name, len(known)) for name in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .wiring import Link, Node, Speed, Wiring
@@ -35,3 +35,14 @@ class Star(Wiring):
 
     def path(self, source: int, target: int) -> Sequence[Node]:
         return (source, SWITCH, target) if source != target else (source,)
+
+    def private(self, rank: int) -> tuple[Link, ...]:
+        return (rank, SWITCH), (SWITCH, rank)
+
+    def kind(self, rank: int) -> Hashable:
+        if len(self.up) == len(self.down) == 1:
+            return None
+        return self.up[rank % len(self.up)], self.down[rank % len(self.down)]
+
+    def outline(self, members: Sequence[int]) -> Hashable | None:
+        return ()

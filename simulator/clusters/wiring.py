@@ -60,6 +60,30 @@ class Wiring(ABC):
             found.setdefault(self.machine(rank), []).append(rank)
         return list(found.values())
 
+    def private(self, rank: int) -> tuple[Link, ...]:
+        """The links that only a rank's own messages pass, in the same order for every rank; see ``outline``."""
+        return ()
+
+    def kind(self, rank: int) -> Hashable:
+        """What tells the ``private`` links of a rank from those of others: how fast they are."""
+        return None
+
+    def node(self, rank: int) -> Node:
+        """What a rank is called in links."""
+        return rank
+
+    def ample(self, link: Link) -> bool:
+        """Whether a link can take all that the links of ranks can bring, so that it is never what limits."""
+        return False
+
+    def outline(self, members: Sequence[int]) -> Hashable | None:
+        """What tells one group of ranks from another that lies elsewhere; None: everything.
+
+        Groups with one outline take the same time for the same collective, on links with finite bandwidth that are
+        their members' own. So ranks that behave alike may be simulated once.
+        """
+        return None
+
     @property
     def grouped(self) -> bool:
         """Whether collectives should know more of the wiring than the order of ranks."""

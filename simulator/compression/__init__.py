@@ -6,8 +6,9 @@
 >>> payload.nbytes, sum(compressor.decompress(payload)) > 5.8  # ten numbers of 8 bytes, ten indices of 4
 (120, True)
 
-NaN and infinity pass through ``Identity``, ``FP16``, ``BF16`` and ``RandomK``, as through an all-reduce; all others
-refuse them with DivergedError, and so does ``ErrorFeedback``, whose memory they would spoil for good.
+NaN and infinity pass through ``Identity``, ``FP16`` and ``BF16``, which send every number for itself, as through an
+all-reduce: a loss scaler must see them. All others mix numbers or leave some out, where they would spoil the rest or go
+unseen, and refuse them with DivergedError; so does ``ErrorFeedback``, whose memory they would spoil for good.
 """
 
 from . import ratios

@@ -84,7 +84,8 @@ class PowerSGD(Compressor):
         return torch.randn(self.sizes(shapes)[1], generator=generator(seed), dtype=wide(dtype)).to(dtype)
 
     def first(self, flat: torch.Tensor, q: torch.Tensor, shapes: Shapes) -> torch.Tensor:
-        """``M q`` of every matrix, and what is sent as it is, end to end."""
+        """``M q`` of every matrix, and what is sent as it is, end to end. Raises DivergedError unless M is finite."""
+        require_finite(flat, self)
         return _joined(flat, [m @ q if part.rank else m for part, m, q in self._each(shapes, flat, q)])
 
     def orthogonal(self, p: torch.Tensor, shapes: Shapes) -> torch.Tensor:
@@ -104,7 +105,7 @@ class PowerSGD(Compressor):
 
     def encode(self, flat: torch.Tensor, seed: int = 0) -> torch.Tensor:
         """See ``Compressor.encode``: a vector of one dimension, so it stays as it is."""
-        return as_bytes(flat).clone()
+        return as_bytes(require_finite(flat, self)).clone()
 
     def decode(self, data: torch.Tensor, size: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
         """See ``Compressor.decode``."""

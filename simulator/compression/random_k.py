@@ -9,6 +9,7 @@ from ..problems.draws import generator
 from .base import Compressor
 from .packing import as_bytes, from_bytes, require_length, require_share
 from .sparse import kept
+from .vectors import require_finite
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ class RandomK(Compressor):
 
     def encode(self, flat: torch.Tensor, seed: int = 0) -> torch.Tensor:
         """See ``Compressor.encode``."""
+        require_finite(flat, self)  # of all: which numbers are sent must not decide whether a NaN is seen
         return as_bytes(flat[self._drawn(flat.numel(), seed).to(flat.device)])
 
     def decode(self, data: torch.Tensor, size: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:

@@ -51,11 +51,11 @@ def read(knobs: Transformer) -> Part:
 
 def mix(knobs: Transformer) -> Part:
     """Attention itself: scores, their softmax and dropout, and the values they choose. ``flash``: tile by tile."""
-    s, w, flash = knobs.sequence, knobs.width, knobs.flash
+    s, w, flash = knobs.sequence, knobs.width, bool(knobs.flash)
     width = knobs.hidden / knobs.heads
     skipped = 0.5 if flash and knobs.causal else 0.0
-    score = MatMul(s, s, width, knobs.heads, "count", "m", "count", skipped, flash)
-    value = MatMul(s, width, s, knobs.heads, "count", "m", "count", skipped, flash)
+    score = MatMul(s, s, width, knobs.heads, "count", "m", "count", skipped, knobs.flash)
+    value = MatMul(s, width, s, knobs.heads, "count", "m", "count", skipped, knobs.flash)
     squares, copy = knobs.heads * s * s, Stream(2 * knobs.act_bytes)
     drop = (Stream((2 * w + 1) * squares),) if knobs.dropout else ()
     softmax = Stream((1.5 if knobs.causal else 2) * w * squares)

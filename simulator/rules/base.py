@@ -78,6 +78,24 @@ class Rule(ABC):
         return any(rule.needs_past for rule in self.inside)
 
 
+@dataclass(frozen=True)
+class LayerWise(Rule):
+    """A rule that measures each tensor by its own norm. Abstract: use ``LARS`` or ``LAMB``.
+
+    A tensor that is cut over ranks cannot be updated in parts.
+    """
+
+    @property
+    def elementwise(self) -> bool:
+        """See ``Rule.elementwise``."""
+        return False
+
+    @property
+    def per_tensor(self) -> bool:
+        """See ``Rule.per_tensor``."""
+        return True
+
+
 def nested(rule: Rule) -> Iterator[Rule]:
     """A rule and all that it wraps, from the outside in.
 
@@ -116,10 +134,3 @@ def require_betas(rule: Rule, betas: object) -> tuple[float, float]:
 def require_not_negative(rule: Rule, name: str, value: float) -> None:
     """Raise ValueError unless ``value`` is finite and at least zero."""
     checks.number(name, value, least=0, of=type(rule).__name__)
-
-
-def require_rule(wrapper: Rule, rule: object) -> None:
-    """Raise ValueError unless ``rule`` is a Rule."""
-    if not isinstance(rule, Rule):
-        name = type(wrapper).__name__
-        raise ValueError(f"{name} wraps a rule; got {rule!r}; write for instance {name}(SGD(0.1))")

@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from .. import checks
-from .base import Rule, require_rule
+from .around import Around
 from .lending import gradients, parameters_of
 from .scaled import require_unscaled
 
 if TYPE_CHECKING:
     import torch
 
-    from .base import Parameters
 
 Scalar = TypeVar("Scalar", "float", "torch.Tensor")
 
 
 @dataclass(frozen=True)
-class Clipped(Rule):
+class Clipped(Around):
     """Any rule, with its gradient clipped: to a length of at most ``norm``, or every number to ±``value``.
 
     The norm is *local*: that of the gradient this rank updates with. Under data parallelism that is the average of
@@ -33,12 +32,11 @@ class Clipped(Rule):
         (False, True)
     """
 
-    rule: Rule
     norm: float | None = None
     value: float | None = None
 
     def __post_init__(self) -> None:
-        require_rule(self, self.rule)
+        super().__post_init__()
         require_unscaled(self, self.rule)
         if (self.norm is None) == (self.value is None):
             raise ValueError(
@@ -49,18 +47,9 @@ class Clipped(Rule):
         checks.number(name, limit, above=0, of="Clipped")
 
     @property
-    def inside(self) -> tuple[Rule, ...]:
-        """See ``Rule.inside``."""
-        return (self.rule,)
-
-    @property
     def elementwise(self) -> bool:
         """See ``Rule.elementwise``."""
         return self.norm is None and self.rule.elementwise
-
-    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """See ``Rule.optimizer``."""
-        return self.rule.optimizer(parameters)
 
     def step(self, optimizer: torch.optim.Optimizer, staleness: int = 0, since: torch.Tensor | None = None) -> None:
         """See ``Rule.step``."""

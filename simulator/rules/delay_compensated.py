@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Rule, require_not_negative, require_rule
+from .around import Around
+from .base import require_not_negative
 from .lending import gradients, parameters_of
 from .scaled import require_unscaled
 
 if TYPE_CHECKING:
     import torch
 
-    from .base import Parameters
 
 
 @dataclass(frozen=True)
-class DelayCompensated(Rule):
+class DelayCompensated(Around):
     """Any rule, fed with a first-order guess of the gradient at today's parameters (DC-ASGD).
 
     A gradient g taken at x_old becomes ``g + strength · H (x_now − x_old)``, where the Hessian H is guessed as
@@ -33,23 +33,13 @@ class DelayCompensated(Rule):
         True
     """
 
-    rule: Rule
     strength: float = 1.0
     curvature: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def __post_init__(self) -> None:
-        require_rule(self, self.rule)
+        super().__post_init__()
         require_not_negative(self, "strength", self.strength)
         require_unscaled(self, self.rule)
-
-    @property
-    def inside(self) -> tuple[Rule, ...]:
-        """See ``Rule.inside``."""
-        return (self.rule,)
-
-    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """See ``Rule.optimizer``."""
-        return self.rule.optimizer(parameters)
 
     def step(self, optimizer: torch.optim.Optimizer, staleness: int = 0, since: torch.Tensor | None = None) -> None:
         """See ``Rule.step``. Raises ValueError when the past is needed and missing, or of another size."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Rule, require_betas, require_lr, require_not_negative
+from .base import LayerWise, require_betas, require_lr, require_not_negative
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LAMB(Rule):
+class LAMB(LayerWise):
     """Adam with a learning rate of its own for every parameter tensor w.
 
     With m̂ and v̂ as in ``Adam``: ``u = m̂ / (√v̂ + eps) + weight_decay · w``, ``w ← w − lr · (‖w‖ / ‖u‖) · u``: every
@@ -49,13 +49,3 @@ class LAMB(Rule):
     def state(self) -> int:
         """See ``Rule.state``."""
         return 2
-
-    @property
-    def elementwise(self) -> bool:
-        """See ``Rule.elementwise``."""
-        return False
-
-    @property
-    def per_tensor(self) -> bool:
-        """See ``Rule.per_tensor``."""
-        return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Rule, require_fraction, require_lr, require_not_negative
+from .base import LayerWise, require_fraction, require_lr, require_not_negative
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LARS(Rule):
+class LARS(LayerWise):
     """Momentum with a learning rate of its own for every parameter tensor w.
 
     ``local = trust · ‖w‖ / (‖g‖ + weight_decay · ‖w‖)``, ``v ← momentum · v + local · (g + weight_decay · w)``,
@@ -51,13 +51,3 @@ class LARS(Rule):
     def state(self) -> int:
         """See ``Rule.state``."""
         return 1
-
-    @property
-    def elementwise(self) -> bool:
-        """See ``Rule.elementwise``."""
-        return False
-
-    @property
-    def per_tensor(self) -> bool:
-        """See ``Rule.per_tensor``."""
-        return True

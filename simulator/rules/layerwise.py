@@ -10,11 +10,8 @@ if TYPE_CHECKING:
     from .base import Parameters
 
 
-class Lars(torch.optim.Optimizer):
-    """See ``simulator.rules.LARS``."""
-
-    def __init__(self, parameters: Parameters, lr: float, momentum: float, trust: float, weight_decay: float):
-        super().__init__(parameters, dict(lr=lr, momentum=momentum, trust=trust, weight_decay=weight_decay))
+class Tensorwise(torch.optim.Optimizer):
+    """One update is one move of every tensor by itself. Abstract: give it a ``move``."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -22,9 +19,21 @@ class Lars(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+                    self.move(parameter, parameter.grad, group)
 
-    def _move(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+    def move(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """Change a tensor by its gradient, with the numbers of its group."""
+        raise NotImplementedError(f"{type(self).__name__} moves tensors: give it a method move")
+
+
+class Lars(Tensorwise):
+    """See ``simulator.rules.LARS``."""
+
+    def __init__(self, parameters: Parameters, lr: float, momentum: float, trust: float, weight_decay: float):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, trust=trust, weight_decay=weight_decay))
+
+    def move(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """See ``Tensorwise.move``."""
         state, decay = self.state[weight], group["weight_decay"]
         length, slope = torch.linalg.vector_norm(weight), torch.linalg.vector_norm(gradient)
         local = _unless_zero(group["trust"] * length / (slope + decay * length), length, slope)
@@ -35,7 +44,7 @@ class Lars(torch.optim.Optimizer):
         weight.sub_(velocity, alpha=group["lr"])
 
 
-class Lamb(torch.optim.Optimizer):
+class Lamb(Tensorwise):
     """See ``simulator.rules.LAMB``."""
 
     def __init__(
@@ -43,15 +52,8 @@ class Lamb(torch.optim.Optimizer):
     ):
         super().__init__(parameters, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Apply one update to every parameter with a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
-
-    def _move(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+    def move(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """See ``Tensorwise.move``."""
         change = self._direction(weight, gradient, group).add(weight, alpha=group["weight_decay"])
         length, slope = torch.linalg.vector_norm(weight), torch.linalg.vector_norm(change)
         weight.sub_(_unless_zero(length / slope, length, slope) * change, alpha=group["lr"])

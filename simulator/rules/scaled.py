@@ -7,7 +7,8 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from .. import checks
-from .base import Rule, nested, require_rule
+from .around import Around
+from .base import Rule, nested
 from .lending import gradients, parameters_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class FixedScale:
 
 
 @dataclass(frozen=True)
-class Scaled(Rule):
+class Scaled(Around):
     """Any rule, for gradients of a loss that was multiplied by a scale: it divides them, or skips the update.
 
     With g the gradient of ``scale · loss``, the rule is given ``g / scale``. Where a number of g is not finite
@@ -91,22 +92,16 @@ class Scaled(Rule):
         65536.0
     """
 
-    rule: Rule
     scale: LossScale | FixedScale = LossScale()
 
     def __post_init__(self) -> None:
-        require_rule(self, self.rule)
+        super().__post_init__()
         require_unscaled(self, self.rule)
         checks.kind("scale", self.scale, (LossScale, FixedScale), "LossScale() or FixedScale(1024.0)")
 
-    @property
-    def inside(self) -> tuple[Rule, ...]:
-        """See ``Rule.inside``."""
-        return (self.rule,)
-
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
-        optimizer = self.rule.optimizer(parameters)
+        optimizer = super().optimizer(parameters)
         for group in optimizer.param_groups:
             group.update(loss_scale=self.scale.initial, clean=0, skipped=0)
         return optimizer

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from .. import checks
 from ..schedules import Schedule
-from .base import Rule, nested, require_rule
+from .around import Around
+from .base import nested
 from .lending import rates
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scheduled(Rule):
+class Scheduled(Around):
     """Any rule, whose update k (from 0) has the learning rate ``lr · schedule(k)``.
 
     k is the number of updates made so far, in the optimizer's groups as "updates": a server that updates with every
@@ -29,25 +30,19 @@ class Scheduled(Rule):
         Scheduled(rule=SGD(lr=3.2, weight_decay=0.0), schedule=Warmup(steps=5, start=0.0))
     """
 
-    rule: Rule
     schedule: Schedule
 
     def __post_init__(self) -> None:
-        require_rule(self, self.rule)
+        super().__post_init__()
         checks.kind("schedule", self.schedule, Schedule, "one of simulator.schedules, such as schedules.Warmup(100)")
         if any(isinstance(part, Scheduled) for part in nested(self.rule)):
             raise ValueError(
                 f"a rule has one schedule; got {self} around another; multiply them: Scheduled(rule, first * second)"
             )
 
-    @property
-    def inside(self) -> tuple[Rule, ...]:
-        """See ``Rule.inside``."""
-        return (self.rule,)
-
     def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
         """See ``Rule.optimizer``."""
-        optimizer = self.rule.optimizer(parameters)
+        optimizer = super().optimizer(parameters)
         for group in optimizer.param_groups:
             group["updates"] = 0
         return optimizer

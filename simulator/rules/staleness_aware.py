@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Rule, require_rule
+from .around import Around
 from .lending import rates
 
 if TYPE_CHECKING:
     import torch
 
-    from .base import Parameters
 
 
 @dataclass(frozen=True)
-class StalenessAware(Rule):
+class StalenessAware(Around):
     """Any rule, with its learning rate divided by ``staleness + 1`` for that update.
 
     On a quadratic it is stable for every constant staleness while ``lr · λ < π/2``.
@@ -27,19 +26,9 @@ class StalenessAware(Rule):
         StalenessAware(rule=SGD(lr=0.1, weight_decay=0.0))
     """
 
-    rule: Rule
 
     def __post_init__(self) -> None:
-        require_rule(self, self.rule)
-
-    @property
-    def inside(self) -> tuple[Rule, ...]:
-        """See ``Rule.inside``."""
-        return (self.rule,)
-
-    def optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """See ``Rule.optimizer``."""
-        return self.rule.optimizer(parameters)
+        super().__post_init__()
 
     def step(self, optimizer: torch.optim.Optimizer, staleness: int = 0, since: torch.Tensor | None = None) -> None:
         """See ``Rule.step``. Raises ValueError for a negative staleness."""

@@ -47,6 +47,7 @@ from .parameter_server import ParameterServer
 from .pipedream import PipeDream
 from .pipeline import Pipeline
 from .sharded import Sharded
+from .shares import Shares
 from .single import Single
 from .sync_buffers import SyncBuffers
 from .tensor_parallel import TensorParallel
@@ -93,6 +94,7 @@ __all__ = [
     "SecureAggregation",
     "ServerAllReduce",
     "Sharded",
+    "Shares",
     "Single",
     "SyncBuffers",
     "TensorParallel",

@@ -49,6 +49,7 @@ class ADPSGD(Order):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("seed", self.seed)
 
     @property

@@ -60,6 +60,7 @@ class BytePS(Order):
     colocated: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("helpers", self.helpers)
         checks.number("partition_bytes", self.partition_bytes, above=0)
         checks.whole("ahead", self.ahead)

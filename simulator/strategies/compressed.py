@@ -45,6 +45,7 @@ class Compressed(Layer):
     decode: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.kind("compressor", self.compressor, Compressor, "one of simulator.compression, such as TopK(0.01)")
         checks.whole("seed", self.seed)
         checks.number("encode", self.encode, least=0, of="in seconds per number")

@@ -11,7 +11,7 @@ from ..rank import Rank
 from ..stack import Program
 from ..values import Grads, Nothing, Value, whole
 from .coding import Coding
-from .encoding import DecodeOne, Room
+from .encoding import Decode, Room
 from .exchange import first_time, payload_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Mailed:
         if message is None or not message.empty:
             seconds = self.layer.decode * me.elements(recv.value)
             sizes = (me.bytes(recv.value),)
-            yield Compute(DecodeOne(coding), (recv.value, payload), (recv.stored,), seconds=seconds, sizes=sizes)
+            yield Compute(Decode(coding), (recv.value, payload), (recv.stored,), seconds=seconds, sizes=sizes)
         return message
 
     def _coding(self, value: Value, role: str) -> Coding:

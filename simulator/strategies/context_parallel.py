@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from .. import checks
 from ..cutting import Cut
 from ..passes import BackwardPart, ForwardPart
-from ..program import AllReduce, Backward, BackwardInput, BackwardWeight, Forward
+from ..program import AllReduce, Backward, BackwardWeight
 from ..rank import Rank
+from ..rewriting import same
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Value
 from .buckets import Buckets
-from .in_parts import backward_parts, forward_parts, no_halves, recomputed_parts, spec
+from .in_parts import in_parts, spec
 from .ring_attention import Ring
 
 
@@ -33,41 +33,24 @@ class ContextParallel(Layer):
     """
 
     axis: ClassVar[str | None] = "context"
+    sized: ClassVar[str | None] = "ways"
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads,)
 
     ways: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.ways is not None:
-            checks.whole("ways", self.ways, least=1)
-
-    @property
-    def extent(self) -> int | None:
-        return self.ways
 
     def cut(self, me: Rank, cut: Cut) -> Cut:
         return replace(cut, context=(me.at("context"), me.size("context")))
 
     def rules(self, me: Rank) -> Rules:
         if me.size("context") == 1:
-            return dict.fromkeys((Backward, BackwardPart, BackwardWeight), _same)
+            return dict.fromkeys((Backward, BackwardPart, BackwardWeight), same)
         done = Buckets(me, 0)
-
-        def forward(forward: Forward) -> Program:
-            for part in forward_parts(me, forward):
-                yield from forward_part(part)
 
         def forward_part(part: ForwardPart) -> Program:
             if spec(me, part).mixes:
                 yield from Ring(me, part).forward()
             else:
                 yield part
-
-        def backward(backward: Backward) -> Program:
-            for again in recomputed_parts(me, backward):
-                yield from forward_part(again)
-            for part in backward_parts(me, backward):
-                yield from backward_part(part)
 
         def backward_part(part: BackwardPart) -> Program:
             if spec(me, part).mixes:
@@ -77,15 +60,4 @@ class ContextParallel(Layer):
             if part.at == 0 and done.complete(part.block) and me.elements(Grads(part.block)):
                 yield AllReduce(Grads(part.block), over="context", op="sum")
 
-        return {
-            Forward: forward,
-            ForwardPart: forward_part,
-            Backward: backward,
-            BackwardPart: backward_part,
-            BackwardInput: no_halves,
-            BackwardWeight: no_halves,
-        }
-
-
-def _same(instruction: Backward | BackwardPart | BackwardWeight) -> Program:
-    yield instruction
+        return in_parts(me, forward_part, backward_part)

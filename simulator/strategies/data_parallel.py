@@ -43,6 +43,8 @@ class DataParallel(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    sized: ClassVar[str | None] = "replicas"
+    splits_batch: ClassVar[bool] = True
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads, Params)
 
     bucket_bytes: float = 25 * 2**20
@@ -53,20 +55,12 @@ class DataParallel(Layer):
     broadcast: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bucket_bytes != inf:
             checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
-        if self.replicas is not None:
-            checks.whole("replicas", self.replicas, least=1)
         if self.compression is not None:
             checks.kind("compression", self.compression, Compressor, "one of simulator.compression, such as FP16()")
         aggregation_of(self.aggregate)
-
-    @property
-    def extent(self) -> int | None:
-        return self.replicas
-
-    def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         buckets, aggregate = Buckets(me, self.bucket_bytes), aggregation_of(self.aggregate)

@@ -54,8 +54,8 @@ class Encode:
 
 
 @dataclass(frozen=True)
-class DecodeSum:
-    """From the sum of all ranks' payloads to the numbers."""
+class Decode:
+    """From one payload to the numbers: what one rank has sent, or the sum of what all have."""
 
     coding: Coding
 
@@ -63,11 +63,14 @@ class DecodeSum:
     def __name__(self) -> str:
         return f"decode {type(self.coding.compressor).__name__}"
 
-    def __call__(self, like: Tensor, total: Tensor) -> Tensor:
-        """``like`` says of which type the numbers are."""
+    def __call__(self, like: Tensor, data: Tensor) -> Tensor:
+        """``like`` says of which type the numbers are. A seed that does not travel is the lot, or of no use."""
         import torch
 
-        return self.coding.decode(total.view(torch.uint8), like.dtype, self.coding.lot)
+        data = data.view(torch.uint8)
+        if self.coding.headed:
+            return self.coding.decode(data[HEADER:], like.dtype, _number(data))
+        return self.coding.decode(data, like.dtype, self.coding.lot)
 
 
 @dataclass(frozen=True)
@@ -89,23 +92,6 @@ class DecodeAll:
         found = _apart(payloads) if self.coding.compressor.varying else payloads.view(len(self.ranks), -1)
         rows = [self.coding.decode(d, like.dtype, self.coding.seed(rank)) for rank, d in zip(self.ranks, found)]
         return self.combine(torch.stack(rows))
-
-
-@dataclass(frozen=True)
-class DecodeOne:
-    """From the payload that one rank has sent to the numbers."""
-
-    coding: Coding
-
-    @property
-    def __name__(self) -> str:
-        return f"decode {type(self.coding.compressor).__name__}"
-
-    def __call__(self, like: Tensor, data: Tensor) -> Tensor:
-        """``like`` says of which type the numbers are."""
-        if not self.coding.headed:
-            return self.coding.decode(data, like.dtype, seed=0)
-        return self.coding.decode(data[HEADER:], like.dtype, _number(data))
 
 
 @dataclass(frozen=True)

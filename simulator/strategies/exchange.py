@@ -12,7 +12,7 @@ from ..rank import Rank
 from ..values import Named, Value
 from .aggregation import Aggregation, ClippedMean, Mean, WeightedMean
 from .coding import Coding, memories_of
-from .encoding import DecodeAll, DecodeSum, Encode, Zeros
+from .encoding import Decode, DecodeAll, Encode, Zeros
 from .low_rank import Factors, power_sgd_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Exchange:
         yield from self.encoded(me, coding, value, parts=me.size(self.over))
         yield AllReduce(payload, over=self.over, op="sum")
         seconds = self.decode * me.elements(value)
-        yield Compute(DecodeSum(coding), (value, payload), (value,), seconds=seconds)
+        yield Compute(Decode(coding), (value, payload), (value,), seconds=seconds)
 
     def _factored(self, me: Rank, value: Value, power: PowerSGD) -> Written:
         assert self.compressor is not None
@@ -128,10 +128,9 @@ def own_weight(me: Rank) -> float:
 
     A worker's own gradient is what it holds, divided by this.
     """
-    first, last = me.slice
-    if me.local or me.share is None or first == last:
+    if me.local or me.share is None or not me.taken:
         return 1.0
-    return (last - first) * me.share[1] / me.model.batch
+    return me.taken * me.share[1] / me.model.batch
 
 
 def clipped(me: Rank, value: Value, aggregate: ClippedMean) -> Written:

@@ -10,25 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from .. import checks
 from ..cutting import Cut
 from ..passes import BackwardPart, ForwardPart, slope_of
 from ..program import (
     AllReduce,
     AllToAll,
     Backward,
-    BackwardInput,
     BackwardWeight,
     Compute,
     Forward,
-    Instruction,
     Measure,
 )
 from ..rank import Rank
+from ..rewriting import same
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Named, Replicated, Value
 from .buckets import Buckets
-from .in_parts import backward_parts, forward_parts, no_halves, recomputed_parts, spec
+from .in_parts import in_parts, spec
 
 if TYPE_CHECKING:
     import torch
@@ -46,21 +44,12 @@ class ExpertParallel(Layer):
     """
 
     axis: ClassVar[str | None] = "expert"
+    sized: ClassVar[str | None] = "ways"
+    splits_batch: ClassVar[bool] = True
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads,)
 
     ways: int | None = None
     measure: bool = True
-
-    def __post_init__(self) -> None:
-        if self.ways is not None:
-            checks.whole("ways", self.ways, least=1)
-
-    @property
-    def extent(self) -> int | None:
-        return self.ways
-
-    def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        return me.divided(share, "expert")
 
     def cut(self, me: Rank, cut: Cut) -> Cut:
         if not any(part.experts for block in me.whole_model.blocks for part in block.parts):
@@ -72,34 +61,17 @@ class ExpertParallel(Layer):
 
     def rules(self, me: Rank) -> Rules:
         if me.size("expert") == 1:
-            return dict.fromkeys((Backward, BackwardPart, BackwardWeight), _same)
+            return dict.fromkeys((Backward, BackwardPart, BackwardWeight), same)
         done = Buckets(me, 0)
 
         def has_experts(block: int) -> bool:
             return any(part.experts for part in me.model.blocks[block].parts)
 
-        def forward(forward: Forward) -> Program:
-            if not has_experts(forward.block):
-                yield forward
-                return
-            for part in forward_parts(me, forward):
-                yield from forward_part(part)
-
         def forward_part(part: ForwardPart) -> Program:
-            yield from self.travel(me, part) if spec(me, part).experts else _same(part)
-
-        def backward(backward: Backward) -> Program:
-            if not has_experts(backward.block):
-                yield backward
-                yield from summed(backward.block)
-                return
-            for again in recomputed_parts(me, backward):
-                yield from forward_part(again)
-            for part in backward_parts(me, backward):
-                yield from backward_part(part)
+            yield from self.travel(me, part) if spec(me, part).experts else same(part)
 
         def backward_part(part: BackwardPart) -> Program:
-            yield from travel_back(part) if spec(me, part).experts else _same(part)
+            yield from travel_back(part) if spec(me, part).experts else same(part)
             if part.at == 0:
                 yield from summed(part.block)
 
@@ -108,14 +80,19 @@ class ExpertParallel(Layer):
             if done.complete(block) and me.elements(shared):
                 yield AllReduce(shared, over="expert", op="sum")
 
-        return {
-            Forward: forward,
-            ForwardPart: forward_part,
-            Backward: backward,
-            BackwardPart: backward_part,
-            BackwardInput: no_halves,
-            BackwardWeight: no_halves,
-        }
+        table = in_parts(me, forward_part, backward_part)
+
+        def forward(forward: Forward) -> Program:
+            yield from table[Forward](forward) if has_experts(forward.block) else same(forward)
+
+        def backward(backward: Backward) -> Program:
+            if has_experts(backward.block):
+                yield from table[Backward](backward)
+            else:
+                yield backward
+                yield from summed(backward.block)
+
+        return {**table, Forward: forward, Backward: backward}
 
     def travel(self, me: Rank, part: ForwardPart) -> Program:
         """Tokens go to their experts; what these make of them comes back."""
@@ -168,7 +145,3 @@ class Destinations:
 def imbalance(counts: torch.Tensor) -> float:
     """The most tokens that leave for one rank over the mean."""
     return float(counts.max() / counts.double().mean())
-
-
-def _same(instruction: Instruction) -> Program:
-    yield instruction

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ..program import AllGather, Backward, BackwardInput, BackwardWeight, Forward, Free, Load, Start, Wait
 from ..rank import Rank
 from ..stack import Program, Rules
-from ..values import Chunk, Params
+from ..values import Params
 from .buckets import Bucket, Buckets
 
 Reduce = Callable[[Backward | BackwardWeight], Program]
@@ -106,7 +106,7 @@ class Gathered:
 
     def _free(self, bucket: Bucket) -> Free:
         value = Params(bucket)
-        return Free(value, keep=Chunk(value, self.me.at("data"), self.me.size("data")))
+        return Free(value, keep=self.me.chunk(value, "data"))
 
 
 def iter_of(instruction: BackwardInput) -> Program:

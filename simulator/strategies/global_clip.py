@@ -32,8 +32,9 @@ class GlobalClip(Layer):
     arXiv:1211.5063), for data, sharded, pipeline, tensor, context and expert parallelism.
 
     It stands nearer the instructions than what averages: ``stack(Pipeline("1f1b"), DataParallel(), GlobalClip(1.0))``.
-    ``rules.Clipped`` takes the norm of what one rank updates. Raises ValueError where there is no common gradient,
-    where parts of tensors are sharded once more, and where the rule scales losses.
+    ``rules.Clipped`` takes the norm of what one rank updates. Raises ValueError where there is no common gradient, as
+    between stages whose gradients are late by different numbers of updates, where parts of tensors are sharded once
+    more, and where the rule scales losses.
 
     >>> grid = listing(stack(DataParallel(), GlobalClip(1.0)), 2, Model.of_times(blocks=1))
     >>> grid.columns[0][5:]
@@ -45,6 +46,7 @@ class GlobalClip(Layer):
     norm: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.number("norm", self.norm, above=0, of="GlobalClip")
 
     def rules(self, me: Rank) -> Rules:
@@ -85,11 +87,17 @@ class Clip:
         """Of what is scattered a part is complete here."""
         value, over = collective.value, collective.over
         if isinstance(whole(value), Grads):
-            self.mine[value] = Chunk(value, self.me.at(over), self.me.size(over))
+            self.mine[value] = self.me.chunk(value, over)
         return (yield from self.note(collective))
 
     def update(self, update: Update) -> Program:
         """Before the first update of a step all gradients are clipped."""
+        if update.staleness:
+            raise ValueError(
+                f"{self.layer} clips one gradient of the whole model; {update} takes one that is {update.staleness}"
+                " update(s) late, which those of other ranks are not: use rules.Clipped, which clips what one rank"
+                " updates with, or a pipeline that is flushed"
+            )
         if self.done != self.me.step:
             self.done = self.me.step
             yield from self._clip(update)

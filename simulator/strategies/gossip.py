@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from .. import checks
 from ..program import AllReduce, Forward, Recv, Reduce, Send, Start, Update, Wait
 from ..rank import Rank
 from ..stack import Layer, Program, Rules
@@ -55,6 +54,8 @@ class Gossip(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    sized: ClassVar[str | None] = "replicas"
+    splits_batch: ClassVar[bool] = True
     drifts: ClassVar[bool] = True
     named: ClassVar[tuple[str, ...]] = ("graph",)
     looks_after: ClassVar[tuple[type[Value], ...]] = (Params,)
@@ -65,21 +66,13 @@ class Gossip(Layer):
     replicas: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "graph", graphs.as_graph(self.graph))
         if self.mix not in TIMES:
             raise ValueError(f"gossip mixes at one of {', '.join(map(repr, TIMES))}; got mix={self.mix!r}")
-        if self.replicas is not None:
-            checks.whole("replicas", self.replicas, least=1)
-
-    @property
-    def extent(self) -> int | None:
-        return self.replicas
 
     def check(self, ranks: int, blocks: int) -> None:
         graphs.rounds(self.graph, ranks)  # type: ignore[arg-type]
-
-    def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         begun: list[bool] = []  # empty between steps

@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
-from ..model import Part
+from collections.abc import Callable
+
+from ..block import Part
 from ..passes import BackwardPart, ForwardPart
 from ..program import Backward, BackwardInput, BackwardWeight, Forward
 from ..rank import Rank
-from ..stack import Program
+from ..stack import Program, Rules
+
+
+def in_parts(
+    me: Rank, forward_part: Callable[[ForwardPart], Program], backward_part: Callable[[BackwardPart], Program]
+) -> Rules:
+    """The table of a layer that says what becomes of parts: whole blocks are run part by part.
+
+    Where the model recomputes, all parts of a block run again before its backward pass.
+    """
+
+    def forward(forward: Forward) -> Program:
+        for part in forward_parts(me, forward):
+            yield from forward_part(part)
+
+    def backward(backward: Backward) -> Program:
+        if me.model.blocks[backward.block].recomputes:
+            yield from forward(Forward(backward.block, backward.microbatch))
+        for part in backward_parts(me, backward):
+            yield from backward_part(part)
+
+    return {
+        Forward: forward,
+        Backward: backward,
+        ForwardPart: forward_part,
+        BackwardPart: backward_part,
+        BackwardInput: no_halves,
+        BackwardWeight: no_halves,
+    }
 
 
 def forward_parts(me: Rank, forward: Forward) -> list[ForwardPart]:
@@ -14,13 +44,6 @@ def forward_parts(me: Rank, forward: Forward) -> list[ForwardPart]:
     parts = me.model.blocks[forward.block].parts
     places = enumerate(parts)
     return [ForwardPart(forward.block, forward.microbatch, at, len(parts), part.adds) for at, part in places]
-
-
-def recomputed_parts(me: Rank, backward: Backward) -> list[ForwardPart]:
-    """The parts that run again before a block's backward pass: all, where the model recomputes, or none."""
-    if not me.model.blocks[backward.block].recomputes:
-        return []
-    return forward_parts(me, Forward(backward.block, backward.microbatch))
 
 
 def backward_parts(me: Rank, backward: Backward) -> list[BackwardPart]:

@@ -37,6 +37,7 @@ class Loader(Layer):
     prefetch: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("workers", self.workers, least=1)
         checks.whole("prefetch", self.prefetch, least=1, of="in steps per worker")
 

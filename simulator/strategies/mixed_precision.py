@@ -22,7 +22,7 @@ from ..stack import Layer, Rules
 class MixedPrecision(Layer):
     """Compute, and communicate parameters, gradients and activations, in ``dtype``; update in the problem's own type.
 
-    - ``dtype``: "bf16" or "fp16".
+    - ``dtype``: "bf16" or "fp16", or its name in torch.
     - ``scale``: multiply the loss by it, as ``rules.Scaled`` does around any rule: ``rules.LossScale()`` for one that
       adapts, ``rules.FixedScale(1024.0)``; None: by nothing.
     - ``accumulate``: add gradients of microbatches up, and send them, in the problem's own type.
@@ -44,6 +44,9 @@ class MixedPrecision(Layer):
     accumulate: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        longer = {f"{prefix}{name}": short for short, name in TYPES.items() for prefix in ("", "torch.")}
+        object.__setattr__(self, "dtype", longer.get(str(self.dtype), self.dtype))
         if self.dtype not in TYPES:
             raise ValueError(f"mixed precision computes in {' or '.join(map(repr, TYPES))}; got dtype={self.dtype!r}")
         checks.kind("scale", self.scale, (LossScale, FixedScale, type(None)), "rules.LossScale(), or None")

@@ -11,7 +11,7 @@ from ..program import AllReduce, Collective, Instruction, Measure, ReduceScatter
 from ..rank import Rank
 from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
-from ..values import Chunk, Grads, Value, whole
+from ..values import Grads, Value, whole
 from .exchange import own_weight
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def around(me: Rank, collective: Collective) -> Iterator[Instruction]:
     yield Measure(OWN, Square(1 / own_weight(me) ** 2), (value,))
     yield collective
     if isinstance(collective, ReduceScatter):  # the parts of n ranks add up to what each would have whole
-        value = Chunk(value, me.at(collective.over), n)
+        value = me.chunk(value, collective.over)
         yield Measure(AVERAGED, Square(float(n)), (value,))
     else:
         yield Measure(AVERAGED, Square(), (value,))

@@ -52,6 +52,8 @@ class OneBitAdam(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    sized: ClassVar[str | None] = "replicas"
+    splits_batch: ClassVar[bool] = True
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads, Params)
     named: ClassVar[tuple[str, ...]] = ("warmup",)
 
@@ -63,20 +65,12 @@ class OneBitAdam(Layer):
     replicas: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("warmup", self.warmup, least=1, of="OneBitAdam, in steps: the variance is learned in them")
         object.__setattr__(self, "betas", Adam(self.lr, self.betas, self.eps).betas)
         checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
-        if self.replicas is not None:
-            checks.whole("replicas", self.replicas, least=1)
         if self.rule is not None:
             raise ValueError(f"OneBitAdam is its own rule; got rule={self.rule}; set lr, betas and eps")
-
-    @property
-    def extent(self) -> int | None:
-        return self.replicas
-
-    def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         require_plain_loss(me.rule, "OneBitAdam")

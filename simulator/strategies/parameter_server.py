@@ -43,6 +43,7 @@ class ParameterServer(Order):
     backups: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("servers", self.servers, least=1)
         checks.whole("backups", self.backups)
         if self.mode not in MODES:

@@ -16,13 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .. import checks
 from ..program import Copy, Record, Update
 from ..rank import Rank
 from ..stack import Order, Program
 from ..values import Named, Params, Value
 from .pipeline import backward, forward
-from .schedules import Place, places
+from .schedules import Place, checked_split, places, require_split
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class PipeDream(Order):
     """Blocks over ranks in stages, a minibatch per step, no flush between steps, weights stashed.
 
     - ``stages``: ranks along the axis "pipeline"; None: as many as there are.
+    - ``split``: blocks of each stage, as of ``Pipeline``.
 
     It is the same whenever it runs: the delays are fixed by the order, not by who is faster.
 
@@ -38,18 +38,17 @@ class PipeDream(Order):
     """
 
     axis: ClassVar[str | None] = "pipeline"
+    sized: ClassVar[str | None] = "stages"
 
     stages: int | None = None
+    split: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.stages is not None:
-            checks.whole("stages", self.stages, least=1)
-
-    @property
-    def extent(self) -> int | None:
-        return self.stages
+        super().__post_init__()
+        object.__setattr__(self, "split", checked_split(self.split))
 
     def check(self, ranks: int, blocks: int) -> None:
+        require_split(self.split, ranks)
         if blocks < ranks:
             raise ValueError(f"every stage needs a block; got {blocks} block(s) for {ranks} stages: use fewer ranks")
 
@@ -58,7 +57,7 @@ class PipeDream(Order):
 
     def place(self, me: Rank) -> Place:
         """Where this rank's part of the model stands."""
-        (place,) = places(me.at("pipeline"), me.size("pipeline"), 1, "loop", len(me.model.blocks))
+        (place,) = places(me.at("pipeline"), me.size("pipeline"), 1, "loop", me.model.asides, self.split)
         return place
 
     def program(self, me: Rank) -> Program:

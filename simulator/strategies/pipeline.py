@@ -20,7 +20,7 @@ from ..program import Backward, BackwardInput, BackwardWeight, Forward, Load, Lo
 from ..rank import Rank
 from ..stack import Order, Program
 from ..values import Act, ActGrad, Params
-from .schedules import PLACEMENTS, SCHEDULES, Place, Schedule, Task, own, places
+from .schedules import PLACEMENTS, SCHEDULES, Place, Schedule, Task, checked_split, own, places, require_split
 from .schedules.own import plain
 
 
@@ -34,6 +34,8 @@ class Pipeline(Order):
     - ``stages``: ranks along the axis "pipeline"; None: as many as there are.
     - ``chunks``: how many chunks of the model a rank has; None: as many as the schedule needs.
     - ``placement``: how the chunks of your own schedule lie: "loop" (round and round) or "v" (there and back).
+    - ``split``: blocks of each stage, or chunk, in the order of the model: (6, 2), or what is in proportion to it;
+      None: all have as many. ``balanced_stages`` gives those for devices of different speeds.
 
     Raises ValueError for a schedule that does not exist or leaves something out, and for knobs that do not fit it.
 
@@ -49,8 +51,10 @@ class Pipeline(Order):
     stages: int | None = None
     chunks: int | None = None
     placement: str | None = None
+    split: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("microbatches", self.microbatches, least=1)
         if isinstance(self.schedule, str):
             _require_name(self.schedule)
@@ -61,6 +65,7 @@ class Pipeline(Order):
         if self.placement is not None:
             _require_placement(self.placement, None if not isinstance(self.schedule, str) else self.plan.placement)
         _require_chunks(self.chunks, self.plan, self.schedule)
+        object.__setattr__(self, "split", checked_split(self.split))
 
     @cached_property
     def plan(self) -> Schedule:
@@ -84,6 +89,7 @@ class Pipeline(Order):
 
     def check(self, ranks: int, blocks: int) -> None:
         self.plan.check(ranks, self.microbatches)
+        require_split(self.split, ranks * self.chunks_each)
         if blocks < ranks * self.chunks_each:
             remedy = "use fewer ranks" if self.chunks_each == 1 else "use fewer ranks or chunks"
             raise ValueError(
@@ -99,8 +105,8 @@ class Pipeline(Order):
 
     def places(self, me: Rank) -> tuple[Place, ...]:
         """Where each of this rank's chunks stands."""
-        at, ranks, blocks = me.at("pipeline"), me.size("pipeline"), len(me.model.blocks)
-        return places(at, ranks, self.chunks_each, self.plan.placement, blocks)
+        at, ranks = me.at("pipeline"), me.size("pipeline")
+        return places(at, ranks, self.chunks_each, self.plan.placement, me.model.asides, self.split)
 
     def program(self, me: Rank) -> Program:
         chunks, run = self.places(me), {"F": forward, "B": backward, "I": backward_input, "W": backward_weight}

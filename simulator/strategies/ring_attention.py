@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model import Part
+from ..block import Part
 from ..passes import BackwardPart, ForwardPart, slope_of
 from ..program import Compute, Recv, Send
 from ..rank import Rank

@@ -51,6 +51,8 @@ class Sharded(Layer):
     """
 
     axis: ClassVar[str | None] = "data"
+    sized: ClassVar[str | None] = "replicas"
+    splits_batch: ClassVar[bool] = True
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads, Params)
     named: ClassVar[tuple[str, ...]] = ("stage",)
 
@@ -61,6 +63,7 @@ class Sharded(Layer):
     broadcast: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.stage not in (1, 2, 3):
             raise ValueError(
                 f"the stages of sharding are 1 (optimizer state), 2 (and gradients), 3 (and parameters);"
@@ -69,15 +72,6 @@ class Sharded(Layer):
         if self.bucket_bytes != inf:
             checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
         checks.whole("prefetch", self.prefetch, of="in buckets")
-        if self.replicas is not None:
-            checks.whole("replicas", self.replicas, least=1)
-
-    @property
-    def extent(self) -> int | None:
-        return self.replicas
-
-    def share(self, me: Rank, share: tuple[int, int] | None) -> tuple[int, int] | None:
-        return me.divided(share, "data")
 
     def holds(self, me: Rank, held: tuple[Value, ...]) -> tuple[Value, ...]:
         if self.stage < 3:
@@ -123,4 +117,4 @@ class Sharded(Layer):
 
 def mine(me: Rank, value: Params | Grads) -> Chunk:
     """This rank's part of a bucket."""
-    return Chunk(value, me.at("data"), me.size("data"))
+    return me.chunk(value, "data")

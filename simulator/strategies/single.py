@@ -22,6 +22,7 @@ class Single(Order):
     microbatches: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("microbatches", self.microbatches, least=1)
 
     @property

@@ -37,6 +37,7 @@ class SyncBuffers(Layer):
     over: str = "data"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.how not in KINDS:
             raise ValueError(f"buffers are made equal by one of {', '.join(map(repr, KINDS))}; got how={self.how!r}")
 

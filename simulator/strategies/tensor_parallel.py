@@ -14,12 +14,13 @@ from typing import ClassVar
 from .. import checks
 from ..cutting import Cut
 from ..passes import BackwardPart, ForwardPart, slope_of
-from ..program import AllGather, AllReduce, Backward, BackwardInput, BackwardWeight, Forward, ReduceScatter
+from ..program import AllGather, AllReduce, Backward, BackwardWeight, ReduceScatter
 from ..rank import Rank
+from ..rewriting import same
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Replicated, Value
 from .buckets import Buckets
-from .in_parts import backward_parts, forward_parts, no_halves, recomputed_parts, spec
+from .in_parts import in_parts, spec
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class TensorParallel(Layer):
     """
 
     axis: ClassVar[str | None] = "tensor"
+    sized: ClassVar[str | None] = "ways"
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads,)
 
     sequence: bool = False
@@ -42,14 +44,9 @@ class TensorParallel(Layer):
     ways: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.kind("sequence", self.sequence, bool, "True or False")
         checks.kind("vertical", self.vertical, bool, "True or False")
-        if self.ways is not None:
-            checks.whole("ways", self.ways, least=1)
-
-    @property
-    def extent(self) -> int | None:
-        return self.ways
 
     def cut(self, me: Rank, cut: Cut) -> Cut:
         tensor = me.at("tensor"), me.size("tensor")
@@ -57,19 +54,9 @@ class TensorParallel(Layer):
 
     def rules(self, me: Rank) -> Rules:
         if me.size("tensor") == 1:
-            return {Backward: _same, BackwardWeight: _same}
+            return {Backward: same, BackwardWeight: same}
         text = Sequence(me) if self.sequence else Whole(me)
         done = Buckets(me, 0)
-
-        def forward(forward: Forward) -> Program:
-            for part in forward_parts(me, forward):
-                yield from text.forward(part)
-
-        def backward(backward: Backward) -> Program:
-            for again in recomputed_parts(me, backward):
-                yield from text.forward(again)
-            for part in backward_parts(me, backward):
-                yield from backward_part(part)
 
         def backward_part(part: BackwardPart) -> Program:
             yield from text.backward(part)
@@ -77,14 +64,7 @@ class TensorParallel(Layer):
             if part.at == 0 and done.complete(part.block) and self.sequence and me.elements(shared):
                 yield AllReduce(shared, over="tensor", op="sum")  # each rank saw its own tokens
 
-        return {
-            Forward: forward,
-            Backward: backward,
-            ForwardPart: text.forward,
-            BackwardPart: backward_part,
-            BackwardInput: no_halves,
-            BackwardWeight: no_halves,
-        }
+        return in_parts(me, text.forward, backward_part)
 
 
 @dataclass(frozen=True)
@@ -148,7 +128,3 @@ class Sequence:
 def _first(part: ForwardPart | BackwardPart) -> bool:
     """Whether a part reads the data themselves, which every rank has and which need no gradient."""
     return part.block == 0 and part.at == 0
-
-
-def _same(backward: Backward | BackwardWeight) -> Program:
-    yield backward

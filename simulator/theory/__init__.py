@@ -4,29 +4,40 @@
 and rank [B/s].
 """
 
-from .asynchrony import async_staleness, backup_workers, harmonic, largest_stable_rate
-from .collectives import (
-    all_reduce_bytes,
-    best_chunks,
-    best_pipelined,
-    bruck_all_to_all,
-    bus_factor,
-    data_parallel_bytes,
+from .all_reduces import (
     double_tree_all_reduce,
     halving_beats_doubling,
     halving_doubling,
     halving_saves,
     hierarchical_all_reduce,
-    lower_bound,
-    pairwise_all_to_all,
-    pipelined,
     recursive_doubling,
     ring_all_gather,
     ring_all_reduce,
     ring_beats_doubling,
-    scatter_broadcast,
     tree_all_reduce,
+)
+from .asynchrony import (
+    async_staleness,
+    async_staleness_of,
+    backup_workers,
+    harmonic,
+    largest_stable_rate,
+    slowest_normal,
+)
+from .broadcasts import (
+    best_chunks,
+    best_pipelined,
+    pipelined,
+    scatter_broadcast,
     tree_broadcast,
+)
+from .collectives import (
+    all_reduce_bytes,
+    bruck_all_to_all,
+    bus_factor,
+    data_parallel_bytes,
+    lower_bound,
+    pairwise_all_to_all,
 )
 from .federated import (
     diloco_bandwidth,
@@ -77,6 +88,7 @@ __all__ = [
     "round_time",
     "rounds",
     "async_staleness",
+    "async_staleness_of",
     "backup_workers",
     "best_chunks",
     "best_pipelined",
@@ -118,6 +130,7 @@ __all__ = [
     "servers_beat_ring",
     "sharded_bytes",
     "sharded_states",
+    "slowest_normal",
     "tensor_parallel_bytes",
     "tree_all_reduce",
     "tree_broadcast",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import pi, sin
+from collections.abc import Sequence
+from math import log, pi, sin, sqrt
 
 
 def harmonic(n: int) -> float:
@@ -21,6 +22,26 @@ def async_staleness(workers: int) -> int:
     Every update makes each of the N - 1 gradients under way one update older.
     """
     return workers - 1
+
+
+def async_staleness_of(rates: Sequence[float], worker: int) -> float:
+    """(Σ_j mu_j - mu_i)/mu_i: mean staleness of worker i's gradients, of workers with ``rates`` mu [steps/s].
+
+    It is what the others do in one of its steps. Its own mean over all gradients is N - 1.
+
+    >>> async_staleness_of([1.0, 1.0, 0.25], worker=2)
+    8.0
+    """
+    return (sum(rates) - rates[worker]) / rates[worker]
+
+
+def slowest_normal(workers: int, cv: float) -> float:
+    """1 + cv·sqrt(2 ln N): what the mean of the slowest of N normal times with mean 1 does not exceed.
+
+    >>> round(slowest_normal(64, cv=0.1), 3)
+    1.288
+    """
+    return 1 + cv * sqrt(2 * log(workers))
 
 
 def largest_stable_rate(staleness: int) -> float:

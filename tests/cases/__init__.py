@@ -13,7 +13,10 @@ from importlib import import_module
 from .problems import problem
 from .table import Case
 
-FAMILIES = ("basic", "collectives", "compression", "gossip", "local", "mixed", "models", "pipelines", "sharing")
+FAMILIES = (
+    "basic", "collectives", "compression", "gossip", "heterogeneous",
+    "local", "mixed", "models", "pipelines", "sharing",
+)  # fmt: skip
 """The files of rows."""
 
 _files = [import_module(f".{name}", __package__) for name in FAMILIES]

@@ -36,6 +36,7 @@ class DoubleTreeAllReduce(Layer):
     over: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("chunks", self.chunks, least=1)
 
     def rules(self, me: Rank) -> Rules:

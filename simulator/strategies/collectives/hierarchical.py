@@ -37,6 +37,7 @@ class HierarchicalAllReduce(Layer):
     over: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.group is not None:
             checks.whole("group", self.group, least=1)
 

@@ -34,6 +34,7 @@ class AllReduceBy(Layer):
     over: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not callable(self.program):
             raise ValueError(f"program is a function (group, value) that yields instructions; got {self.program!r}")
 

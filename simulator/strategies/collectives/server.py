@@ -33,6 +33,7 @@ class ServerAllReduce(Layer):
     over: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.servers is not None:
             checks.whole("servers", self.servers, least=1)
 

@@ -7,19 +7,17 @@ data parallelism, at a comparable loss; the mean bandwidth is 2(n-1)/n · size /
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ... import checks
 from ...program import AllReduce, Compute, Copy, Update
 from ...rank import Rank
-from ...stack import Layer, Program, Rules
-from ...values import Params, Value
+from ...stack import Program, Rules
 from .maths import Difference, OuterStep, zeros
-from .replicas import Share, check_knobs, ends_round, kept
+from .replicas import Replicas, ends_round, kept
 
 
 @dataclass(frozen=True)
-class DiLoCo(Layer):
+class DiLoCo(Replicas):
     """Train alone for ``period`` steps; then take a Nesterov step along the mean of what the replicas moved.
 
     With the anchor ``y``, where all began the round: ``Δ = mean_i (y − x_i)``, ``v ← β v + Δ``,
@@ -40,11 +38,6 @@ class DiLoCo(Layer):
     0.9
     """
 
-    axis: ClassVar[str | None] = "data"
-    drifts: ClassVar[bool] = True
-    named: ClassVar[tuple[str, ...]] = ("period",)
-    looks_after: ClassVar[tuple[type[Value], ...]] = (Params,)
-
     period: int = 500
     outer_lr: float = 0.7
     outer_momentum: float = 0.9
@@ -52,17 +45,10 @@ class DiLoCo(Layer):
     replicas: int | None = None
 
     def __post_init__(self) -> None:
-        check_knobs("DiLoCo", self.period, self.replicas)
+        super().__post_init__()
         checks.number("outer_lr", self.outer_lr, above=0, of="DiLoCo")
         if not 0 <= checks.number("outer_momentum", self.outer_momentum, of="DiLoCo") < 1:
             raise ValueError(f"DiLoCo: 0 <= outer_momentum < 1; got {self.outer_momentum}; the paper uses 0.9")
-
-    @property
-    def extent(self) -> int | None:
-        return self.replicas
-
-    def share(self, me: Rank, share: Share) -> Share:
-        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         def finish(update: Update) -> Program:

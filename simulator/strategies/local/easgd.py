@@ -7,19 +7,17 @@ same amount: what leaves the replicas enters the centre, so their sum changes by
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ... import checks
 from ...program import AllReduce, Compute, Copy, Reduce, Update
 from ...rank import Rank
-from ...stack import Layer, Program, Rules
-from ...values import Params, Value
+from ...stack import Program, Rules
 from .maths import Difference
-from .replicas import Share, check_knobs, ends_round, kept
+from .replicas import Replicas, ends_round, kept
 
 
 @dataclass(frozen=True)
-class EASGD(Layer):
+class EASGD(Replicas):
     """Pull replicas and centre towards each other once in ``period`` steps; otherwise train alone.
 
     ``x_i ← x_i − lr · g_i − α (x_i − c)`` and ``c ← c + α Σ_i (x_i − c)``, all from the values before the step. Every
@@ -36,23 +34,13 @@ class EASGD(Layer):
     ['Reduce centre[0] += 1 move[0]', 'Copy centre[0] to Params(0, 1)']
     """
 
-    axis: ClassVar[str | None] = "data"
-    drifts: ClassVar[bool] = True
-    named: ClassVar[tuple[str, ...]] = ("period",)
-    looks_after: ClassVar[tuple[type[Value], ...]] = (Params,)
-
-    period: int = 8
     alpha: float | None = None
     replicas: int | None = None
 
     def __post_init__(self) -> None:
-        check_knobs("EASGD", self.period, self.replicas)
+        super().__post_init__()
         if self.alpha is not None:
             checks.number("alpha", self.alpha, above=0, of="EASGD")
-
-    @property
-    def extent(self) -> int | None:
-        return self.replicas
 
     def check(self, ranks: int, blocks: int) -> None:
         if self.alpha is not None and self.alpha * ranks > 1:
@@ -60,9 +48,6 @@ class EASGD(Layer):
                 f"EASGD: alpha times the replicas is at most 1, or the centre overshoots; got alpha={self.alpha} with"
                 f" {ranks} replicas: use alpha={0.9 / ranks:.3g}"
             )
-
-    def share(self, me: Rank, share: Share) -> Share:
-        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         def finish(update: Update) -> Program:

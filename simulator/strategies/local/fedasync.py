@@ -14,13 +14,13 @@ from ...stack import Program
 from ...values import Params
 from ..single import gradient
 from .discount import USUAL, Weight, check_weight
-from .federated import ANCHOR, ARRIVED, AXIS, Federated
+from .federated import ANCHOR, ARRIVED, AXIS, Asynchronous
 from .fedprox import spring
 from .maths import Mix
 
 
 @dataclass(frozen=True)
-class FedAsync(Federated):
+class FedAsync(Asynchronous):
     """``x ← (1 − a) x + a x_k`` with ``a = mixing · weight(staleness)``, whenever a client k has made its local steps.
 
     The staleness counts the server's updates since the client got its parameters; with N clients always busy its mean
@@ -48,17 +48,6 @@ class FedAsync(Federated):
             raise ValueError(f"FedAsync: 0 < mixing <= 1; got mixing={self.mixing}; 0.6 is usual")
         check_weight("FedAsync", self.weight)
         checks.number("mu", self.mu, least=0, of="FedAsync")
-
-    @property
-    def static(self) -> bool:
-        return False
-
-    @property
-    def asynchronous(self) -> bool:
-        return True
-
-    def program(self, me: Rank) -> Program:
-        return self.serve(me) if me.share is None else self.work(me)
 
     def work(self, me: Rank) -> Program:
         """A client: train, send the parameters, go on with those that come back."""

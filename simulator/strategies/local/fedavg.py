@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...rank import Rank
 from ...stack import Program
-from .federated import Synchronous, local_rounds, serve_rounds
+from .synchronous import Synchronous, local_rounds, serve_rounds
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from ...stack import Program
 from ...values import Params
 from ..single import gradient
 from .discount import USUAL, Weight, check_weight
-from .federated import ANCHOR, ARRIVED, AXIS, UPDATE, Federated
+from .federated import ANCHOR, ARRIVED, AXIS, UPDATE, Asynchronous
 from .maths import Difference, zeros
 
 
 @dataclass(frozen=True)
-class FedBuff(Federated):
+class FedBuff(Asynchronous):
     """``x ← x + server_lr / buffer · Σ weight(staleness) (x_k − anchor_k)`` over every ``buffer`` reports.
 
     The staleness counts the server's moves since the client got its parameters: with C clients always busy its mean is
@@ -46,17 +46,6 @@ class FedBuff(Federated):
         checks.whole("buffer", self.buffer, least=1, of="FedBuff")
         check_weight("FedBuff", self.weight)
         checks.number("server_lr", self.server_lr, above=0, of="FedBuff")
-
-    @property
-    def static(self) -> bool:
-        return False
-
-    @property
-    def asynchronous(self) -> bool:
-        return True
-
-    def program(self, me: Rank) -> Program:
-        return self.serve(me) if me.share is None else self.work(me)
 
     def work(self, me: Rank) -> Program:
         """A client: train, report the change, go on with the server's latest parameters."""

@@ -13,7 +13,8 @@ from ...rank import Rank
 from ...rules.scaled import require_plain_loss
 from ...stack import Program
 from ...values import Grads, Params, Value
-from .federated import ANCHOR, Synchronous, local_rounds, serve_rounds
+from .federated import ANCHOR
+from .synchronous import Synchronous, local_rounds, serve_rounds
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ class GaussianNoise(Layer):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.number("clip", self.clip, above=0, of="GaussianNoise")
         checks.number("sigma", self.sigma, least=0, of="GaussianNoise")
         checks.whole("seed", self.seed, of="GaussianNoise")

@@ -7,17 +7,15 @@ the parameters, so traffic is that of data parallelism divided by the period (St
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ...program import AllReduce, Update
 from ...rank import Rank
-from ...stack import Layer, Program, Rules
-from ...values import Params, Value
-from .replicas import Share, check_knobs, ends_round
+from ...stack import Program, Rules
+from .replicas import Replicas, ends_round
 
 
 @dataclass(frozen=True)
-class LocalSGD(Layer):
+class LocalSGD(Replicas):
     """Update with one's own gradients; average the parameters after every ``period`` steps and after the last.
 
     ``x_i ← x_i − lr · g_i``, and ``x_i ← mean_j x_j`` at the end of a round. With period 1 and plain gradient descent
@@ -34,23 +32,7 @@ class LocalSGD(Layer):
     [800.0, 800.0]
     """
 
-    axis: ClassVar[str | None] = "data"
-    drifts: ClassVar[bool] = True
-    named: ClassVar[tuple[str, ...]] = ("period",)
-    looks_after: ClassVar[tuple[type[Value], ...]] = (Params,)
-
-    period: int = 8
     replicas: int | None = None
-
-    def __post_init__(self) -> None:
-        check_knobs("LocalSGD", self.period, self.replicas)
-
-    @property
-    def extent(self) -> int | None:
-        return self.replicas
-
-    def share(self, me: Rank, share: Share) -> Share:
-        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         def finish(update: Update) -> Program:

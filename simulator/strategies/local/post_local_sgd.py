@@ -14,14 +14,14 @@ from ... import checks
 from ...program import AllReduce, Instruction, Update
 from ...rank import Rank
 from ...rewriting import Rewrite
-from ...stack import Layer, Program, Rules
+from ...stack import Program, Rules
 from ...values import Grads, Params, Value
 from ..data_parallel import DataParallel
-from .replicas import Share, check_knobs, ends_round
+from .replicas import Replicas, ends_round
 
 
 @dataclass(frozen=True)
-class PostLocalSGD(Layer):
+class PostLocalSGD(Replicas):
     """Average gradients in the first ``start`` steps; then average parameters after every ``period`` steps.
 
     - ``period``: steps per round, counted from ``start``; the last step of a run ends its last round.
@@ -37,28 +37,18 @@ class PostLocalSGD(Layer):
     [1600.0, 1600.0]
     """
 
-    axis: ClassVar[str | None] = "data"
-    drifts: ClassVar[bool] = True
     named: ClassVar[tuple[str, ...]] = ("period", "start")
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads, Params)
 
-    period: int = 8
     start: int = 100
     bucket_bytes: float = 25 * 2**20
     replicas: int | None = None
 
     def __post_init__(self) -> None:
-        check_knobs("PostLocalSGD", self.period, self.replicas)
+        super().__post_init__()
         checks.whole("start", self.start, of="PostLocalSGD, in steps")
         if self.bucket_bytes != inf:
             checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
-
-    @property
-    def extent(self) -> int | None:
-        return self.replicas
-
-    def share(self, me: Rank, share: Share) -> Share:
-        return me.divided(share, "data")
 
     def rules(self, me: Rank) -> Rules:
         together = DataParallel(self.bucket_bytes).rules(me)

@@ -13,8 +13,9 @@ from ...rules.scaled import require_plain_loss
 from ...stack import Program
 from ...values import Grads, Named, Params
 from ..single import gradient
-from .federated import ANCHOR, AXIS, UPDATE, Synchronous, add_up, weight
+from .federated import ANCHOR, AXIS, UPDATE
 from .maths import Difference, zeros
+from .synchronous import Synchronous, add_up, weight
 
 OWN = Named("control", 0)
 """A client's own control variate: its mean gradient in the last round in which it took part."""

@@ -122,6 +122,7 @@ class SecureAggregation(Layer):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.whole("seed", self.seed, of="SecureAggregation")
         if self.bits is not None and checks.whole("bits", self.bits, of="SecureAggregation") > 52:
             raise ValueError(f"SecureAggregation: numbers have at most 52 binary places; got bits={self.bits}")

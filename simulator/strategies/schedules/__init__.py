@@ -5,7 +5,7 @@ from .interleaved import INTERLEAVED
 from .naive import NAIVE
 from .one_forward_one_backward import ONE_FORWARD_ONE_BACKWARD
 from .own import own
-from .placing import PLACEMENTS, Place, places
+from .placing import PLACEMENTS, Place, checked_split, places, require_split
 from .task import Schedule, Task
 from .zbv import ZBV
 from .zero_bubble import ZB_H1, ZB_H2
@@ -21,4 +21,4 @@ SCHEDULES: dict[str, Schedule] = {
 }
 """The schedules that have a name."""
 
-__all__ = ["PLACEMENTS", "SCHEDULES", "Place", "Schedule", "Task", "own", "places"]
+__all__ = ["PLACEMENTS", "SCHEDULES", "Place", "Schedule", "Task", "checked_split", "own", "places", "require_split"]

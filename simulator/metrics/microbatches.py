@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .spans import END, LABEL, RANK, START, STEP
+from ..spans import END, LABEL, START, STEP
+from .rows import each_rank
 
 if TYPE_CHECKING:
-    from .run import Run
+    import numpy as np
+
+    from ..run import Run
 
 BLOCKWISE = re.compile(r"(Forward|Backward|BackwardWeight)(?:Part)? (\d+)(?:\.0)? mb(\d+)\b")
 """What begins to hold a microbatch in a block, and what ends it. A BackwardInput does not."""
@@ -27,21 +29,25 @@ def in_flight(run: Run) -> list[float]:
 
     Sources: Narayanan et al. 2021 (arXiv:2104.04473), section 2.2; Qi et al. 2023 (arXiv:2401.10241).
     """
-    return [_most_held(visits) for visits in _visits(run)]
-
-
-def _visits(run: Run) -> list[list[Visit]]:
-    """The visits of each rank in order of start, of end, of recording."""
     import numpy as np
 
-    parts = [BLOCKWISE.match(label) for label in run.spans.labels]
-    known = {i: (part[1], int(part[2]), int(part[3])) for i, part in enumerate(parts) if part}
+    known = _known(run)
     table = run.spans.table()
     table = table[np.isin(table[:, LABEL], list(known))]
-    table = table[np.lexsort((table[:, END], table[:, START], table[:, RANK]))]
-    edges = np.searchsorted(table[:, RANK], np.arange(run.ranks + 1))
-    labels, steps = table[:, LABEL].astype(int).tolist(), table[:, STEP].astype(int).tolist()
-    return [[(*known[labels[i]], steps[i]) for i in range(start, end)] for start, end in pairwise(edges.tolist())]
+    table = table[np.lexsort((table[:, END], table[:, START]))]
+    return each_rank(run, table, lambda rows: _most_held(_visits(rows, known)))
+
+
+def _known(run: Run) -> dict[int, tuple[str, int, int]]:
+    """Labels of spans that visit a block: their type, block and microbatch."""
+    parts = [BLOCKWISE.match(label) for label in run.spans.labels]
+    return {i: (part[1], int(part[2]), int(part[3])) for i, part in enumerate(parts) if part}
+
+
+def _visits(rows: np.ndarray, known: dict[int, tuple[str, int, int]]) -> list[Visit]:
+    """The visits of one rank in order of start, of end, of recording."""
+    labels, steps = rows[:, LABEL].astype(int).tolist(), rows[:, STEP].astype(int).tolist()
+    return [(*known[label], step) for label, step in zip(labels, steps, strict=True)]
 
 
 def _most_held(visits: list[Visit]) -> float:

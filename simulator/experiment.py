@@ -1,0 +1,160 @@
+"""A strategy on a cluster, checked and ready to run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .cluster import Cluster
+from .facts import Facts
+from .folding import Folding
+from .holdings import assemble, firsts, replicas
+from .memory import Text
+from .model import Model
+from .network import Network
+from .noise import Noise
+from .problem import Problem
+from .rank import Rank
+from .run import Run
+from .stack import Stack
+from .virtual import Machine
+
+if TYPE_CHECKING:
+    from .learning import Tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What ``simulate`` runs: ``problem`` is learned, if it is given; the ``model`` of the workload is timed."""
+
+    whole: Stack
+    workload: Model | Problem
+    problem: Problem | None
+    model: Model
+    cluster: Cluster
+    steps: int
+    seed: int
+    noise: Noise | None = None
+    outcomes: tuple[list[int], ...] | None = None
+    detail: str = "flow"
+
+    @property
+    def foldable(self) -> bool:
+        """Whether ranks that say the same may be simulated once: none has data, luck or a history of its own."""
+        return self.problem is None and self.noise is None and self.outcomes is None and self.detail == "flow"
+
+    def machine(
+        self, folding: Folding, network: Network | None = None, tensors: Sequence[Tensors] | None = None
+    ) -> Machine:
+        """A machine that will run it; the links are its own, unless a network is given."""
+        members = [mine.me for mine in tensors] if tensors is not None else self.members(folding)
+        return Machine(
+            self.whole,
+            members,
+            self.cluster,
+            seed=self.seed,
+            noise=self.noise,
+            tensors=tensors,
+            replay=self.outcomes,
+            check=not self.whole.order.static,
+            network=network,
+            folding=folding,
+            detail=self.detail,
+        )
+
+    def members(self, folding: Folding) -> list[Rank]:
+        """The ranks that are simulated."""
+        rule = self.whole.rule or (self.workload.rule if isinstance(self.workload, Problem) else None)
+        return [Rank(self.whole, rank, self.cluster.ranks, self.model, self.steps, rule) for rank in folding.leaders]
+
+    def run(self, folding: Folding) -> Run:
+        """Run it from the beginning to its end."""
+        if self.problem is None:
+            machine = self.machine(folding)
+            machine.run()
+            return self.observed(machine)
+        with single_threaded(self.problem):
+            self.problem.check()
+            tensors = _tensors(self.problem, self.members(folding), self.seed)
+            machine = self.machine(folding, tensors=tensors)
+            machine.run()
+            pieces = [piece for mine in tensors for piece in mine.pieces(self.whole.holds(mine.me))]
+            parameters = assemble(self.problem, self.seed, pieces)
+        notes = {} if self.whole.drifts else replicas(pieces)
+        return self.observed(
+            machine, parameters=parameters, notes=notes, buffers=firsts(mine.buffers() for mine in tensors)
+        )
+
+    def observed(self, machine: Machine, **learned: Any) -> Run:
+        """The Run of a machine that has come to its end, and what was ``learned``."""
+        states, folding = [machine.state_of(rank) for rank in range(self.cluster.ranks)], machine.folding
+        return Run(
+            clock="virtual",
+            cluster=str(self.cluster),
+            spans=machine.spans,
+            samples=machine.samples,
+            outcomes=tuple(state.outcomes for state in states),
+            facts=Facts.of(self.model, self.cluster),
+            alike=tuple(folding.of) if folding.folds else (),
+            sent=machine.gathering.sent(machine.spans) if folding.folds else (),
+            **learned,
+            **identity(self.whole, self.workload, [state.me for state in states], self.steps, self.seed),
+        )
+
+
+def identity(whole: Stack, workload: Model | Problem, members: Sequence[Rank], steps: int, seed: int) -> dict[str, Any]:
+    """The fields of a Run that say what ran, given each rank or one like it; the same on both clocks."""
+    model = members[0].model
+    rule = whole.rule or (workload.rule if isinstance(workload, Problem) else None)
+    return dict(
+        strategy=str(whole),
+        workload=workload.name,
+        ranks=len(members),
+        workers=tuple(rank for rank, me in enumerate(members) if me.share is not None),
+        slices=tuple(me.slice[1] - me.slice[0] for me in members if me.share is not None),
+        steps=steps,
+        seed=seed,
+        batch=model.batch,
+        asynchronous=whole.order.asynchronous,
+        versions=versions(),
+        text=Text(whole, members[0].whole_model, len(members), rule),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what matters for the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("two-clocks", "simpy", "networkx", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def single_threaded(problem: Problem | None) -> Iterator[None]:
+    """One torch thread, as real ranks have, so that sums are added in the same order on both clocks."""
+    if problem is None:
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _tensors(problem: Problem, members: Sequence[Rank], seed: int) -> list[Tensors]:
+    from .learning import Batches, Tensors
+
+    batches = Batches(problem, seed)
+    return [Tensors(me, problem, seed, batches) for me in members]

@@ -1,0 +1,61 @@
+"""Metrics: functions from a Run to numbers, the same for both clocks. Times in seconds, sizes in bytes.
+
+They look at whole columns of spans at once; a million spans take well under a second each.
+"""
+
+from .activity import bytes_sent, instructions, memory_note, peak_memory
+from .forecast import Forecast, extrapolate
+from .learned import LossRow, final_loss, losses, staleness
+from .microbatches import in_flight
+from .rows import COMPUTATION, began, each_rank
+from .spending import carbon, cost, energy
+from .summary import readable, summary
+from .timing import (
+    bubble,
+    bubble_overhead,
+    busy,
+    exposed_communication,
+    makespan,
+    steady_step,
+    steady_times,
+    step_ends,
+    step_time,
+    step_times,
+    throughput,
+)
+from .utilization import hfu, mfu
+
+__all__ = [
+    "COMPUTATION",
+    "Forecast",
+    "LossRow",
+    "began",
+    "bubble",
+    "bubble_overhead",
+    "busy",
+    "bytes_sent",
+    "carbon",
+    "cost",
+    "each_rank",
+    "energy",
+    "exposed_communication",
+    "extrapolate",
+    "final_loss",
+    "hfu",
+    "in_flight",
+    "instructions",
+    "losses",
+    "makespan",
+    "memory_note",
+    "mfu",
+    "peak_memory",
+    "readable",
+    "staleness",
+    "steady_step",
+    "steady_times",
+    "step_ends",
+    "step_time",
+    "step_times",
+    "summary",
+    "throughput",
+]

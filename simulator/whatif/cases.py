@@ -1,0 +1,126 @@
+"""What a sweep goes through: every strategy with every model, cluster and value of every knob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from itertools import product
+from typing import Any
+
+from .. import checks
+from ..checking import AnyStrategy
+from ..cluster import Cluster, cluster
+from ..model import Model
+from ..models import model
+from ..problem import Problem
+from ..simulate import simulate
+from ..stack import Layer, Order, Stack, stack
+from .content import digest, version
+
+SIZES = ("nodes", "ranks")
+"""Knobs of clusters that are given by name."""
+GIVEN = ("strategy", "workload", "cluster", "ranks", "seed", "replay")
+"""What a sweep gives ``simulate`` itself."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination. ``knobs`` are those of ``simulate``, ``sizes`` those that its cluster was made with."""
+
+    strategy: Stack
+    model: Model | Problem
+    cluster: Cluster
+    knobs: Mapping[str, Any]
+    sizes: Mapping[str, Any]
+
+    def columns(self) -> dict[str, Any]:
+        """What tells it from others in a table."""
+        told = dict(strategy=str(self.strategy), model=self.model.name, cluster=str(self.cluster))
+        sizes = {**self.sizes, "ranks": self.cluster.ranks}
+        return {**told, **sizes, **{name: _cell(value) for name, value in self.knobs.items()}}
+
+    def key(self, seed: int) -> str:
+        """The same for the same content in every process, another one where anything differs."""
+        return digest(version(), self.strategy, self.model, self.cluster, self.knobs, seed)
+
+
+def cases(strategies: object, models: object, clusters: object, lists: Mapping[str, object]) -> list[Case]:
+    """The product of all lists, the last of them fastest. Raises ValueError for names that nobody knows."""
+    values = {name: listed(given) for name, given in lists.items()}
+    _check(values)
+    sizes = {name: values.pop(name) for name in SIZES if name in values}
+    return [
+        Case(strategy, workload, where, knobs, size)
+        for strategy, workload, (where, size), knobs in product(
+            [_strategy(one) for one in listed(strategies)],
+            [_model(one) for one in listed(models)],
+            list(_clusters(listed(clusters), sizes)),
+            list(_combinations(values)),
+        )
+    ]
+
+
+def listed(given: object) -> list[Any]:
+    """The things of a list; a single thing is a list of one."""
+    alone = isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable)
+    return [given] if alone else list(given)  # type: ignore[call-overload]
+
+
+def knobs() -> list[str]:
+    """The names of the lists that a sweep takes beside strategies, models and clusters."""
+    return [*SIZES, *(name for name in signature(simulate).parameters if name not in GIVEN)]
+
+
+def _check(values: Mapping[str, Sequence[object]]) -> None:
+    for name, several in values.items():
+        if name not in knobs():
+            raise ValueError(f"a sweep has lists of {', '.join(knobs())}; got {name}={several!r}")
+        if not several:
+            raise ValueError(f"every list of a sweep has something in it; got {name}=[]")
+
+
+def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for combination in product(*values.values()):
+        yield dict(zip(values, combination, strict=True))
+
+
+def _clusters(given: Sequence[object], sizes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Cluster, dict[str, Any]]]:
+    """Clusters, and the sizes that they were made with."""
+    for one in given:
+        if not isinstance(one, str):
+            checks.kind("clusters", one, Cluster, 'a list of clusters, or names such as "dgx-a100"')
+            if sizes:
+                raise ValueError(f"a cluster that is given has its size; got {one}, and {', '.join(sizes)}: name it")
+            yield one, {}  # type: ignore[misc]
+        else:
+            yield from ((cluster(one, **size), size) for size in _combinations(sizes))
+
+
+def _model(one: object) -> Model | Problem:
+    if isinstance(one, str):
+        return model(one)
+    checks.kind("models", one, (Model, Problem), 'a list of models, or names such as "gpt3-175b"')
+    return one  # type: ignore[return-value]
+
+
+def _strategy(one: object) -> Stack:
+    """A strategy by name has the knobs that it has by default."""
+    from .. import strategies
+
+    if isinstance(one, str):
+        found = getattr(strategies, one, None) if one in strategies.__all__ else None
+        if not isinstance(found, type) or not issubclass(found, (Order, Layer)):
+            raise ValueError(f"no strategy is called {one!r}; names are those of classes, such as 'DataParallel'")
+        return stack(found())
+    return stack(_known(one))
+
+
+def _known(one: Any) -> AnyStrategy:
+    checks.kind("strategies", one, (Order, Layer, Stack), "a list of strategies, or names such as 'DataParallel'")
+    return one  # type: ignore[no-any-return]
+
+
+def _cell(value: object) -> object:
+    """A value of a knob as it stands in a table."""
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,199 @@
+"""``search``: the mixes of data, tensor and pipeline parallelism that are best for time or for money."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import inf
+from typing import Any, NamedTuple
+
+from .. import checks
+from ..cluster import Cluster
+from ..errors import OutOfMemoryError
+from ..model import Model
+from ..models import model as published
+from ..models import with_knobs
+from ..models.chains import Chain
+from ..models.transformer import Transformer
+from ..operations import Operations
+from ..precision import TYPES
+from ..rules import Adam, Rule
+from ..simulate import simulate as simulated
+from .cases import listed
+from .estimate import Estimator
+from .found import GB, Choice, Found
+from .mixes import Mix, mixes
+from .spent import Parts
+
+OBJECTIVES = ("time", "cost")
+HOUR = 3600.0
+UNSURE = 1.2
+"""What closed forms say of memory may be so many times too much: only beyond that a mix is refused without a look."""
+
+
+class Candidate(NamedTuple):
+    """A mix on a cluster, and what is estimated of it."""
+
+    worth: float
+    parts: Parts
+    mix: Mix
+    estimator: Estimator
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is looked for: of which model, by which measure, learned by which rule, in which mixed precision.
+
+    ``knobs`` are those of ``simulate`` that were given.
+    """
+
+    model: Model
+    objective: str
+    rule: Rule
+    dtype: str | None
+    knobs: dict[str, Any]
+
+    def worth(self, seconds: float, cluster: Cluster) -> float:
+        """What a step is worth that takes so long; less is better."""
+        return seconds if self.objective == "time" else seconds * priced(cluster)
+
+
+def search(
+    model: Model | str,
+    cluster: Cluster | Sequence[Cluster],
+    batch: int | None = None,
+    objective: str = "time",
+    *,
+    dtype: str | None = None,
+    rule: Rule | None = None,
+    simulate: int = 8,
+) -> Found:
+    """The best mixes of data × tensor × pipeline parallelism, ZeRO stage, microbatch, schedule and recomputation.
+
+    - ``model``: a Model, or the name of one; ``batch`` [samples], ``dtype``: instead of its own.
+    - ``cluster``: one, or several to choose from. All ranks of it are used.
+    - ``objective``: "time" of a step, or its "cost", for which every device has a price.
+    - ``rule``: whose memory is counted; Adam unless told. Models in 2 bytes a number learn in mixed precision.
+    - ``simulate``: how many of the mixes that promise most are simulated; their order is that of simulated steps.
+
+    Every mix that the model can be divided by is first estimated in closed form (``Estimator``). Pipelines run 1F1B, or
+    with chunks its interleaved form; ranks that share blocks share tokens too. A mix must fit into memory.
+
+    Raises ValueError where no mix fits, saying what the nearest lacks.
+
+    >>> from simulator import cluster, model
+    >>> found = search("gpt2-small", cluster("dgx-a100", ranks=4), batch=16, simulate=2)
+    >>> print(found.best.mix.data, found.best.mix.tensor, found.best.mix.pipeline)
+    4 1 1
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective is one of {', '.join(map(repr, OBJECTIVES))}; got objective={objective!r}")
+    checks.whole("simulate", simulate, least=1, of="how many mixes")
+    checks.kind("rule", rule, (Rule, type(None)), "one of simulator.rules, such as rules.Adam(), or None")
+    whole = published(model) if isinstance(model, str) else model
+    checks.kind("model", whole, Model, 'a Model, or the name of one, such as "gpt3-175b"')
+    whole = with_knobs(whole, batch=batch, dtype=dtype)
+    given = {name: value for name, value in (("batch", batch), ("dtype", dtype)) if value is not None}
+    question = Question(whole, objective, rule or Adam(), _mixed(whole), given)
+    refused, candidates = Counter[str](), list[Candidate]()
+    for one in _able(whole, cluster, refused):
+        candidates += _candidates(question, one, refused)
+    candidates.sort(key=lambda candidate: candidate.worth)
+    choices = _simulated(question, candidates, simulate, refused)
+    choices.sort(key=lambda choice: question.worth(choice.step_time, choice.cluster))
+    return Found(tuple(choices), objective, dict(refused), len(candidates), whole.batch)
+
+
+def _able(model: Model, given: Cluster | Sequence[Cluster], refused: Counter[str]) -> list[Cluster]:
+    """The clusters whose devices compute in the model's dtype; of the others ``refused`` says why."""
+    example = 'a cluster, such as cluster("dgx-a100", nodes=2), or a list of them'
+    clusters = listed(given)
+    if not clusters:
+        raise ValueError(f"cluster is {example}; got {given!r}: a cluster is missing")
+    for one in clusters:
+        checks.kind("cluster", one, Cluster, example)
+    lacks = [_lacks(model, one) for one in clusters]
+    if all(lacks):
+        raise ValueError(f"a cluster computes in the dtype of {model.name}; {lacks[0]}, or another device")
+    refused.update(filter(None, lacks))
+    return [one for one, why in zip(clusters, lacks) if not why]
+
+
+def _lacks(model: Model, cluster: Cluster) -> str:
+    """Which device has no speed in the model's dtype; "" where all have."""
+    dtypes = {block.forward.dtype for block in model.blocks if isinstance(block.forward, Operations)}
+    try:
+        for device, dtype in product({cluster.device, *cluster.devices}, dtypes):
+            device.peak(dtype)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def priced(cluster: Cluster) -> float:
+    """USD per second of all devices. Raises ValueError where one has no price."""
+    devices = cluster.devices or (cluster.device,) * cluster.ranks
+    for device in devices:
+        if device.price is None:
+            raise ValueError(f"what a step costs follows from prices; {device.name} has none: give its Device a price")
+    return sum(device.price or 0.0 for device in devices) / HOUR
+
+
+def _mixed(model: Model) -> str | None:
+    """The dtype of mixed precision, where a model of 2 bytes a number can learn so: a mixture of experts cannot."""
+    if model.parameter_bytes != 2 or any(part.routes for block in model.blocks for part in block.parts):
+        return None
+    dtype = model.recipe.dtype if isinstance(model.recipe, (Transformer, Chain)) else "bf16"
+    return dtype if dtype in TYPES else None
+
+
+def _candidates(question: Question, cluster: Cluster, refused: Counter[str]) -> Iterator[Candidate]:
+    """All mixes that may fit."""
+    estimator = Estimator(question.model, cluster, question.rule, question.dtype)
+    room, nearest, many = min((d.memory for d in estimator.devices if d.memory), default=0.0), inf, 0
+    for mix in mixes(question.model, cluster.ranks, refused):
+        try:
+            beyond = estimator.memory(mix) - room * UNSURE
+        except ValueError as error:  # blocks that cannot be shared so
+            refused[str(error)] += 1
+            continue
+        if room and beyond > 0:
+            nearest, many = min(nearest, beyond), many + 1
+            continue
+        parts = estimator.parts(mix)
+        yield Candidate(question.worth(parts.total, cluster), parts, mix, estimator)
+    if many:
+        short = nearest + room * (UNSURE - 1)
+        refused[f"does not fit into {room / GB:.1f} GB, by {short / GB:,.1f} GB or more"] += many
+
+
+def _simulated(question: Question, candidates: Sequence[Candidate], wanted: int, refused: Counter[str]) -> list[Choice]:
+    """The first candidates that fit, simulated; fitting is read from their programs."""
+    choices, beyond = list[Choice](), list[float]()
+    for candidate in candidates:
+        if len(choices) == wanted:
+            break
+        try:
+            choices.append(_choice(question, candidate))
+        except OutOfMemoryError as error:
+            beyond.append(error.needed - error.available)
+        except ValueError as error:  # such as a rule that needs whole tensors
+            refused[str(error)] += 1
+    if beyond:
+        refused[f"does not fit by its program, by {min(beyond) / GB:,.1f} GB or more"] += len(beyond)
+    if not choices:
+        why = "; ".join(f"{many} times: {reason}" for reason, many in refused.items())
+        raise ValueError(f"no mix can train {question.model.name} so: {why}. Use more ranks, or a smaller batch")
+    return choices
+
+
+def _choice(question: Question, candidate: Candidate) -> Choice:
+    mix, cluster = candidate.mix, candidate.estimator.cluster
+    strategy = mix.strategy(question.rule, question.dtype)
+    knobs = {**question.knobs, **mix.knobs}
+    run = simulated(strategy, question.model, cluster, steps=1, **knobs)
+    known = all(device.price is not None for device in candidate.estimator.devices)
+    cost = run.makespan * priced(cluster) if known else None
+    return Choice(mix, strategy, cluster, knobs, candidate.parts, run.makespan, cost, max(run.peak_memory))

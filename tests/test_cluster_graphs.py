@@ -1,0 +1,112 @@
+"""Clusters from graphs of one's own, and what is no cluster."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import networkx as nx
+import pytest
+
+import simulator as sim
+from simulator.clusters.wiring import choice
+
+
+def test_equally_good_ways_are_all_used_and_the_same_pair_takes_the_same():
+    for cluster in (
+        sim.cluster("fat-tree", ranks=64, per_leaf=8),
+        sim.Cluster.from_graph(sim.cluster("fat-tree", ranks=64, per_leaf=8).graph),
+    ):
+        used = Counter(cluster.route(a, b)[1][1] for a in range(8) for b in range(8, 64))
+        assert len(used) == 8 and max(used.values()) < 2 * min(used.values())
+        assert cluster.route(0, 63) == replace(cluster).route(0, 63)
+    other = sim.cluster("fat-tree", ranks=64, per_leaf=8, seed=1)
+    same = sum(other.route(a, b) == cluster.route(a, b) for a in range(8) for b in range(8, 64))
+    assert same < 8 * 56 / 2
+    assert Counter(choice(a, b, 0, 2) for a in range(100) for b in range(100))[0] == pytest.approx(5000, rel=0.05)
+
+
+def test_undirected_edges_are_two_links():
+    graph = nx.Graph()
+    graph.add_edge(0, 1, bandwidth=10, latency=0.5)
+    cluster = sim.Cluster.from_graph(graph, device=sim.Device(flops=1.0), algorithm="direct")
+    assert cluster.graph.number_of_edges() == 2 and cluster.bandwidth((1, 0)) == 10.0 and cluster.latency(1, 0) == 0.5
+
+
+def edges(*some: tuple[object, object, dict[str, object]]) -> nx.DiGraph:
+    """A graph of these edges."""
+    graph = nx.DiGraph()
+    graph.add_edges_from(some)
+    return graph
+
+
+GOOD = dict(bandwidth=1.0, latency=0.0)
+
+
+@pytest.mark.parametrize(
+    "graph, says",
+    [
+        (
+            edges((0, 1, dict(latency=0.0))),
+            "a link has a bandwidth, bytes per second above 0; 0 -> 1 has bandwidth=None",
+        ),
+        (edges((0, 1, dict(bandwidth=0, latency=0))), "has bandwidth=0"),
+        (edges((0, 1, dict(bandwidth=1.0))), "a link has a latency, seconds, 0 or more; 0 -> 1 has latency=None"),
+        (edges((0, 1, dict(bandwidth=1.0, latency=-1))), "has latency=-1"),
+        (edges((0, 1, dict(bandwidth="1", latency=0))), "has bandwidth='1'"),
+        (edges((0, 1, dict(bandwidth=float("nan"), latency=0))), "has bandwidth=nan"),
+        (edges((0, 1, {**GOOD, "efficiency": 2})), "has 2"),
+        (edges((0, 2, GOOD)), "named 0 to 1; missing are \\[1\\]"),
+        (edges(("a", "b", GOOD)), "a graph without whole numbers"),
+        (nx.MultiGraph([(0, 1, GOOD)]), "a multigraph"),
+    ],
+)
+def test_graphs_that_are_no_clusters(graph: nx.Graph, says: str):
+    with pytest.raises(ValueError, match=says):
+        sim.Cluster.from_graph(graph)
+
+
+def test_a_rank_that_cannot_be_reached():
+    cluster = sim.Cluster.from_graph(edges((0, 1, GOOD)))
+    assert cluster.route(0, 1) == ((0, 1),)
+    with pytest.raises(ValueError, match="no way leads from 1 to 0"):
+        cluster.route(1, 0)
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: sim.cluster("cloud", ranks=4), "no cluster is called 'cloud'; the names are 'ideal', 'single-switch'"),
+        (
+            lambda: sim.cluster("ideal"),
+            "cluster 'ideal' takes ranks, and device, algorithm, overheads; ranks is missing",
+        ),
+        (lambda: sim.cluster("ideal", ranks=4, node=2), "got node"),
+        (lambda: sim.cluster("dgx-a100"), "takes nodes, or ranks"),
+        (lambda: sim.cluster("dgx-a100", ranks=12), "a multiple of 8; got ranks=12"),
+        (lambda: sim.cluster("dgx-a100", nodes=0), "nodes=0"),
+        (lambda: sim.cluster("mixed", nodes=2, old=3), "got old=3 of nodes=2"),
+        (lambda: sim.cluster("torus"), r"a torus takes shape=\(4, 4, 4\), or ranks"),
+        (lambda: sim.cluster("torus", ranks=8, chip="h100-sxm"), "give a bandwidth"),
+        (lambda: sim.cluster("fat-tree", ranks=8, oversubscription=0), "oversubscription=0"),
+        (lambda: sim.cluster("mi300x", ranks=9), "got ranks=9"),
+        (lambda: sim.cluster("ideal", ranks=4, algorithm="star"), "algorithm is one of 'ring'"),
+        (lambda: sim.cluster("ideal", ranks=4, device="h1000"), "nothing in the catalogue is called 'h1000'"),
+        (lambda: sim.cluster("ideal", ranks=4, device=[sim.Device()] * 3), "one for each of 4 ranks; got 3"),
+        (lambda: sim.cluster("ideal", ranks=4, device=4.0), "device is a Device"),
+    ],
+)
+def test_clusters_that_are_not(make: Any, says: str):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_other_devices_and_algorithms():
+    cluster = sim.cluster("dgx-a100", ranks=4, device="h100-sxm", algorithm="ring")
+    assert cluster.device == sim.device("h100-sxm") and cluster.algorithm == "ring" and cluster.ranks == 4
+    fast, slow = sim.Device(flops=4.0), sim.Device(flops=1.0)
+    pair = sim.cluster("ideal", ranks=2, device=[fast, slow])
+    model = sim.Model("work", blocks=(sim.Block(forward=sim.Flops(4.0), backward=sim.Flops(8.0)),), batch=2)
+    run = sim.simulate(sim.DataParallel(), model, pair, steps=1)
+    assert run.busy == pytest.approx([3.0, 12.0]) and run.makespan == pytest.approx(12.0)

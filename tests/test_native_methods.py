@@ -1,0 +1,143 @@
+"""PyTorch's compressed, local and asynchronous training; what it refuses; checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import fsum, inf
+
+import pytest
+import torch
+from common.natively import SEED, STEPS, apart, mean_losses, problem, psi, sent, truth
+
+import lab
+import simulator as sim
+from lab.engines import ENGINES, engine
+from lab.launch import run_ranks
+from lab.native import checkpoint, choosing, elastic
+from simulator import compression
+from simulator.rules import LARS, SGD
+
+# ---------------------------------------------------------------- compressed, local, asynchronous
+
+
+def compressed(compressor: compression.Compressor, name: str = "mlp") -> sim.Run:
+    strategy = sim.DataParallel(compression=compressor)
+    return lab.execute(strategy, problem(name), ranks=2, steps=STEPS, seed=SEED, timeout=120, engine="native")
+
+
+@pytest.mark.parametrize("kind, error", [("FP16", 1e-4), ("BF16", 1e-3)])
+def test_half_precision_hooks_send_a_quarter_of_float64(kind: str, error: float):
+    """Gradients lose all but 11 or 8 bits, so that parameters agree with the truth to three or four digits."""
+    run = compressed(getattr(compression, kind)())
+    assert sent(run, "AllReduce") == pytest.approx([psi("mlp") / 4] * 2)
+    assert 1e-9 < apart(run.parameters, truth("mlp").parameters) < error
+
+
+def test_powersgd_sends_factors_from_the_third_step_on():
+    run = compressed(compression.ErrorFeedback(compression.PowerSGD(rank=2)))
+    small = 0
+    for array in problem("mlp").parameters(SEED).values():
+        rows, columns = array.shape if array.ndim == 2 else (1, array.size)
+        saves = array.ndim == 2 and 2 * 2 * (rows + columns) < rows * columns
+        small += 8 * (2 * (rows + columns) if saves else array.size)
+    per_step = [fsum(s.bytes for s in run.spans if (s.rank, s.step) == (1, step)) for step in range(STEPS)]
+    assert per_step == pytest.approx([psi("mlp"), psi("mlp"), small]) and small < psi("mlp") / 2
+    assert 1e-6 < apart(run.parameters, truth("mlp").parameters) < 1e-2
+
+
+@pytest.mark.parametrize("strategy", [lambda: sim.PostLocalSGD(period=2, start=1), lambda: sim.LocalSGD(period=2)])
+def test_local_sgd_averages_parameters_when_ours_does(strategy: Callable[[], sim.checking.AnyStrategy]):
+    theirs, mine = (
+        lab.execute(strategy(), problem("mlp"), ranks=2, steps=4, seed=SEED, timeout=120, engine=by)
+        for by in ("native", "program")
+    )
+    assert apart(theirs.parameters, mine.parameters) <= 1e-9
+    assert mean_losses(theirs) == pytest.approx(mean_losses(mine), abs=1e-9)
+    averages = [s for s in theirs.spans if s.rank == 1 and s.instruction.startswith("AllReduce")]
+    assert fsum(s.bytes for s in averages) == pytest.approx(mine.bytes_sent[1])
+
+
+def test_an_asynchronous_server_applies_every_gradient_once():
+    strategy = sim.ParameterServer(mode="async", servers=2)
+    run = lab.execute(strategy, problem("mlp"), ranks=4, steps=STEPS, seed=SEED, timeout=120, engine="native")
+    assert len(run.staleness) == 2 * 2 * STEPS and min(run.staleness) >= 0  # servers, workers, steps
+    assert len(run.losses) == 2 * STEPS and run.losses[-1].loss < 2.5
+    assert run.bytes_sent == pytest.approx([STEPS * psi("mlp")] * 4, rel=1e-2)
+    assert apart(run.parameters, problem("mlp").parameters(SEED)) > 1e-4
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def refused(strategy: sim.checking.AnyStrategy, match: str, name: str = "mlp", ranks: int = 2) -> None:
+    with pytest.raises(ValueError, match=match):
+        lab.execute(strategy, problem(name), ranks=ranks, steps=1, timeout=60, engine="native")
+
+
+def test_what_pytorch_does_not_have_is_refused():
+    refused(sim.Pipeline("naive", 2), "'1f1b', .*got 'naive'")
+    refused(sim.ParameterServer(mode="ssp", bound=1), "'sync', 'async'; got 'ssp'")
+    refused(sim.DataParallel(overlap=False), "has no overlap; got overlap=False")
+    refused(sim.DataParallel(compression=compression.Sign()), "'FP16', 'BF16', 'PowerSGD'; got 'Sign'")
+    refused(sim.stack(sim.Pipeline("gpipe", 2), sim.LocalSGD()), "Pipeline [+] DataParallel", ranks=4)
+    refused(sim.Pipeline("gpipe", 4), "equal microbatches; got a slice of 25 samples", name="uneven")
+    refused(sim.Sharded(stage=2, rule=LARS(0.1)), "a rule|follows its own gradient")
+
+
+def test_unknown_engines_are_named():
+    with pytest.raises(ValueError, match=r"'program', 'native'.*got engine='horovod'"):
+        lab.execute(sim.Single(), problem("mlp"), ranks=1, engine="horovod")
+    assert {"tensorflow", "ray", "mpi", "deepspeed"} <= set(ENGINES)
+    assert engine("native").__module__ == "lab.native"
+
+
+def test_a_loss_that_is_not_finite_is_told():
+    with pytest.raises(sim.DivergedError, match=r"a loss is a finite number; rank \d got"):
+        diverging = sim.DataParallel(rule=SGD(1e30))
+        lab.execute(diverging, problem("mlp"), ranks=2, steps=5, timeout=60, engine="native")
+
+
+def test_every_choice_has_its_function():
+    assert all(len(parts) in (1, 2) for parts in choosing.CHOICES)
+    choice = choosing.choose(sim.stack(sim.DataParallel(bucket_bytes=inf)))
+    assert choice.function == "replicated.data_parallel" and choice.knobs == {"bucket_bytes": inf}
+
+
+def test_watching_leaves_pytorch_as_it_was():
+    def look(place: lab.launch.Place) -> list[object]:
+        import torch.distributed as dist
+
+        from lab.native.watching import watching
+
+        heard: list[str] = []
+        before = dist.Work.wait
+        with watching(lambda issued: heard.append(issued.kind) or (lambda work: None), lambda work: None):
+            dist.all_reduce(torch.ones(2))
+        dist.all_reduce(torch.ones(2))
+        return [heard, dist.Work.wait is before]
+
+    assert run_ranks(look, 2) == [[["AllReduce"], True]] * 2
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def test_a_checkpoint_resumes_on_another_number_of_ranks(tmp_path):
+    first = checkpoint.train(problem("gpt"), tmp_path, ranks=2, steps=2, seed=SEED)
+    assert checkpoint.newest(tmp_path) == 2 and apart(first.parameters, truth("gpt").parameters) > 1e-4
+    rest = checkpoint.train(problem("gpt"), tmp_path, ranks=4, steps=STEPS, seed=SEED)
+    assert apart(rest.parameters, truth("gpt").parameters) <= 1e-9
+    assert first.losses + rest.losses[2:] == pytest.approx(truth("gpt").losses, abs=1e-9)
+    with pytest.raises(ValueError, match=f"one after {STEPS} steps, asked were steps=1"):
+        checkpoint.train(problem("gpt"), tmp_path, ranks=2, steps=1, seed=SEED)
+
+
+def test_training_survives_the_death_of_a_rank(tmp_path):
+    report = elastic.train(problem("mlp"), tmp_path, ranks=2, steps=STEPS, seed=SEED, every=1, crash=(1, 2))
+    assert report.began == [0, 2] and report.restarts == 1
+    assert apart(report.parameters, truth("mlp").parameters) <= 1e-9
+
+
+def test_an_impossible_crash_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a rank below 2 and a step below 3; got crash=\\(2, 0\\)"):
+        elastic.train(problem("mlp"), tmp_path, ranks=2, steps=3, crash=(2, 0))
