@@ -66,7 +66,8 @@ class Cluster:
       looked up.
     - ``algorithm`` of collectives: "ring", "tree" (all-reduce only), "hierarchical" (machines of equally many ranks),
       "direct" (everybody to everybody), or "auto": the one that is soonest done, by size and wiring; with
-      ``library="nccl"`` the one that NCCL's own tuning takes, which need not be. Where one does not apply, it is a ring.
+      ``library="nccl"`` the one that NCCL's own tuning chooses, which need not be that. Where one does not apply, it is
+      a ring.
     - ``library``: whose protocols and software latencies collectives have: "nccl", or None for those of the links.
 
     Make one with ``Cluster.flat``, ``Cluster.from_graph``, ``cluster("dgx-a100", nodes=16)`` or ``lab.calibrate``.

@@ -24,7 +24,6 @@ from .simulate import DETAILS, prepare, split
 from .stack import stack
 from .virtual import uncollected
 
-
 JOBS = "a list of Jobs, as in [Job(DataParallel(), model, ranks=(0, 1))]"
 
 

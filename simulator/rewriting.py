@@ -45,8 +45,8 @@ class Table(dict[type, Rewrite | None]):
             raise ValueError(
                 f"{self.name} has no rule for {kind.__name__}, which makes values that it looks after:"
                 " if another layer says it, as TensorParallel and ExpertParallel split blocks, put that one last,"
-                f" nearest the instructions; if {self.name} is your own, give {self.name}.rules a {kind.__name__}, even if only"
-                " to pass it on"
+                f" nearest the instructions; if {self.name} is your own, give {self.name}.rules a {kind.__name__}, even"
+                " if only to pass it on"
             )
         return rule
 

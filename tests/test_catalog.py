@@ -134,6 +134,11 @@ def test_files_that_say_too_little_or_too_much(tmp_path: Path, old: str, new: st
         sim.devices(written(tmp_path, OWN.replace(old, new)))
 
 
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"mine.toml is no TOML: .*line 1"):
+        sim.device("chip", written(tmp_path, "[chip\n", "mine.toml"))
+
+
 def test_tables_that_are_wrong(tmp_path: Path):
     for text, says in (
         ("key,kind,source\n,gpu,x\n", "every row has a key"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import pytest
 
 import simulator as sim
@@ -60,11 +61,53 @@ GOOD = dict(bandwidth=1.0, latency=0.0)
         (edges((0, 2, GOOD)), "named 0 to 1; missing are \\[1\\]"),
         (edges(("a", "b", GOOD)), "a graph without whole numbers"),
         (nx.MultiGraph([(0, 1, GOOD)]), "a multigraph"),
+        (edges((0, 1, {**GOOD, "efficiency": "x"})), "efficiency above 0, at most 1; 0 -> 1 has 'x'"),
+        (edges((0, 1, {**GOOD, "bandwith": 2.0})), "got 'bandwith': is 'bandwidth' meant"),
+        (edges((0, 1, {**GOOD, "Efficency": 1.0})), "got 'Efficency': is 'efficiency' meant"),
+        ("x", "graph is a networkx graph .* got graph='x'"),
+        (None, "graph is a networkx graph .* got graph=None"),
     ],
 )
 def test_graphs_that_are_no_clusters(graph: nx.Graph, says: str):
     with pytest.raises(ValueError, match=says):
         sim.Cluster.from_graph(graph)
+
+
+def test_nodes_and_edges_carry_what_they_like_but_typos():
+    graph = edges((0, 1, {**GOOD, "weight": 3, "label": "a", 7: None}))
+    assert sim.Cluster.from_graph(graph).ranks == 2
+    graph.nodes[0]["machin"] = "a"
+    with pytest.raises(ValueError, match="got 'machin': is 'machine' meant"):
+        sim.Cluster.from_graph(graph)
+
+
+def test_ranks_may_be_numbers_of_numpy():
+    """The same times as with Python's own."""
+    knobs = dict(bandwidth=1e9, latency=1e-6)
+    model = sim.Model.of_times(parameters=10**6)
+    runs = []
+    for whole in (np.int64, int):
+        cluster = sim.Cluster.from_graph(edges(*((whole(one), "switch", knobs) for one in range(3)),
+                                               *(("switch", whole(one), knobs) for one in range(3))))  # fmt: skip
+        assert cluster.ranks == 3 and all(type(node) in (int, str) for link in cluster.route(0, 2) for node in link)
+        runs.append(sim.simulate(sim.DataParallel(), model, cluster, steps=1))
+    assert runs[0] == runs[1]
+
+
+def test_devices_of_a_graph_may_be_keys_of_the_catalogue():
+    graph, key = edges((0, 1, GOOD), (1, 0, GOOD)), "a100-sxm-80gb"
+    assert sim.Cluster.from_graph(graph, device=key).device == sim.device(key)
+    assert sim.Cluster.flat(2, 1e9, device=key).device_of(1) == sim.device(key)
+    mixed = sim.Cluster.from_graph(graph, devices=[key, sim.device("h100-sxm")])
+    assert mixed.devices == (sim.device(key), sim.device("h100-sxm"))
+    for knobs, says in (
+        (dict(device="a1000"), "nothing in the catalogue is called 'a1000'"),
+        (dict(device=5), "device is a Device, or the key of one.*got device=5"),
+        (dict(devices=key), "devices is a sequence of Devices"),
+        (dict(devices=[key]), "one for each of 2 ranks; got 1"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            sim.Cluster.from_graph(graph, **knobs)
 
 
 def test_a_rank_that_cannot_be_reached():

@@ -168,6 +168,9 @@ def test_a_long_flow_beside_two_short_ones(second: float, rates: list[float]):
 def test_paths_must_exist():
     with pytest.raises(ValueError, match="a flow follows the graph's edges; 's0' -> 's1' is none"):
         sim.fair_rates(star("s0", "s1"), [["s0", "s1", "switch"]])
+    for pair in (("s0", "zz"), ("s1", "s0")):
+        with pytest.raises(ValueError, match="from a node of the graph to one that it reaches"):
+            sim.fair_rates(nx.DiGraph([("s0", "s1", {"bandwidth": 1.0})]), [pair])
     assert sim.fair_rates(star("s0"), [["s0"]]) == [inf]
 
 

@@ -137,3 +137,20 @@ def test_ranks_that_are_simulated_once_count_as_often_as_they_are(strategy):
         assert getattr(folded, name) == pytest.approx(getattr(whole, name), rel=1e-9)
     assert folded.cost() == pytest.approx(whole.cost(), rel=1e-9)
     assert str(folded.extrapolate(steps=1000)) == str(whole.extrapolate(steps=1000))
+
+
+def test_small_trainings_have_three_digits_too():
+    found = a_run().extrapolate(steps=100)
+    told = {cost: str(replace(found, cost=cost, energy=3.6e6 * cost)) for cost in (0.000371234, 15.4512, 1234567.0)}
+    said = {cost: text.split(", ", 1)[1].split(";")[0] for cost, text in told.items()}
+    assert list(said.values()) == [
+        "0.000371 USD, 0.000371 kWh",
+        "15.5 USD, 15.5 kWh",
+        "1,234,567 USD, 1,234,567 kWh",
+    ]
+
+
+def test_a_dataset_may_be_written_as_a_float():
+    assert a_run().extrapolate(epochs=1, dataset=1e6) == a_run().extrapolate(samples=1e6)
+    with pytest.raises(ValueError, match="dataset is a finite number, above 0"):
+        a_run().extrapolate(epochs=1, dataset=0)

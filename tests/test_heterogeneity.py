@@ -126,6 +126,8 @@ def test_what_is_wrong_with_balancing_is_said():
         (lambda: sim.balanced(machines(1.0, 1.0, 1.0), model(), workers=2), "equally many ranks"),
         (lambda: sim.balanced(machines(1.0, 1.0, 1.0), model(batch=2)), "every worker needs a sample"),
         (lambda: sim.balanced_stages(machines(1.0, 1.0), model(blocks=1)), "every stage needs a block"),
+        (lambda: sim.balanced(model(), machines(1.0)), "cluster is a Cluster, and stands before the model"),
+        (lambda: sim.balanced_stages(machines(1.0), "gpt2-small"), "model is a Model, and stands after the cluster"),
         (lambda: sim.Pipeline(split=(1, 0)), "at least 1"),
     ):
         with pytest.raises(ValueError, match=said):

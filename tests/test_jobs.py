@@ -144,6 +144,20 @@ def test_what_is_wrong_with_jobs_is_said():
         sim.Job(sim.DataParallel(), FREE, (0, 1), start=-1.0)
     with pytest.raises(ValueError, match="a list of Jobs"):
         sim.simulate_jobs([sim.DataParallel()], cluster)  # type: ignore[list-item]
+    for none in (None, job, []):
+        with pytest.raises(ValueError, match="jobs is a list of Jobs"):
+            sim.simulate_jobs(none, cluster)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="jobs is a list of Jobs") as error:
+        sim.simulate_jobs([sim.model("gpt3-175b")], cluster)  # type: ignore[list-item]
+    assert len(str(error.value)) < 300  # it does not print all blocks of a model
+    for ranks, says in ((2, "the ranks of the cluster.*got ranks=2"), ((0, [1]), r"a whole number.*got ranks=\[1\]")):
+        with pytest.raises(ValueError, match=says):
+            sim.Job(sim.DataParallel(), FREE, ranks)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="numbered 0 to 1; got 2"):  # a job's own ranks
+        sim.simulate_jobs([sim.Job(sim.DataParallel(), FREE, (2, 3), noise=sim.noise.slow({2: 2.0}))], cluster)
+    for none in (5, None, "01"):
+        with pytest.raises(ValueError, match="ranks is an iterable of ranks"):
+            cluster.subset(none)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a workload is a Model"):
         sim.simulate_jobs([sim.Job(sim.DataParallel(), "gpt3", (0, 1))], cluster)  # type: ignore[arg-type]
 

@@ -151,14 +151,15 @@ def test_g13_images_per_second_where_flops_alone_are_wrong_by_eight(name, rate):
     "name", ["gpt2-small", "bert-base", "t5-small", "mixtral-8x7b", "resnet-50", "x3d-m", "dlrm-criteo-1tb"]
 )
 def test_models_of_every_family_train(name):
-    chip = sim.Device("chip", peaks={"bf16": 300e12, "fp32": 20e12}, memory=80e9, bandwidth=2e12, overhead=3e-6)
+    chip = sim.Device("chip", peaks={"bf16": 300e12, "fp32": 20e12}, bandwidth=2e12, overhead=3e-6)
     model, cluster = sim.model(name, batch=8), sim.Cluster.flat(4, 25e9, 1e-6, chip)
-    run = sim.simulate(sim.DataParallel(), model, cluster, steps=1)
-    alone = sim.simulate(sim.Single(), model, sim.Cluster.flat(1, 25e9, 1e-6, chip), steps=1)
+    run = sim.simulate(sim.DataParallel(), model, cluster, steps=1, fit=False)
+    one = sim.Cluster.flat(1, 25e9, 1e-6, chip)
+    alone = sim.simulate(sim.Single(), model, one, steps=1, fit=False)
     assert run.makespan > 2 * 3 / 4 * 2 * model.parameters / 25e9  # its gradients go round
     assert alone.makespan > 8 * model.model_flops / 300e12
     full = sim.with_knobs(model, recompute="full")
-    assert sim.simulate(sim.Single(), full, sim.Cluster.flat(1, 25e9, 1e-6, chip), steps=1).makespan > alone.makespan
+    assert sim.simulate(sim.Single(), full, one, steps=1, fit=False).makespan > alone.makespan
     wide = sim.with_knobs(model, dtype="fp32", batch=16)
     assert wide.parameter_bytes == 4 and wide.batch == 16 and wide.parameters == model.parameters
     assert wide.blocks[1].input_bytes == 2 * model.blocks[1].input_bytes

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 from common.transformers import A100, GPT3, SMALL, layer
 
 import simulator as sim
@@ -203,6 +204,7 @@ def test_a_transformer_of_96_layers_is_made_at_once():
         (dict(experts=2, top=3), "at most all experts"),
         (dict(kv_heads=3, heads=7, hidden=256), "whole number of columns"),
         (dict(dtype="int3"), "a dtype is one of"),
+        (dict(hidden=65, heads=4), "heads divide hidden.*got hidden=65, heads=4"),
         (dict(routing=0.5), "routing is a finite number"),
     ],
 )
@@ -275,3 +277,61 @@ def test_a_mixture_of_experts_runs_on_ranks_that_share_its_experts(strategy, rec
     travelled = [span for span in even.spans if span.rank == 0 and span.instruction.startswith("AllToAll")]
     assert len(travelled) == 4 * 2 * (3 if recompute == "full" else 2)  # there and back, in each layer and pass
     assert run(1.5).makespan > even.makespan
+
+
+@pytest.mark.parametrize("name", ["bf16", "bfloat16", "torch.bfloat16", torch.bfloat16])
+def test_a_dtype_may_be_that_of_torch(name):
+    model, cluster = sim.transformer(**SMALL, dtype="fp32", batch=4), sim.cluster("dgx-a100", ranks=2)
+    assert sim.transformer(**SMALL, dtype=name) == sim.transformer(**SMALL)
+    run, plain = (sim.simulate(sim.DataParallel(), model, cluster, steps=1, dtype=one) for one in (name, "bf16"))
+    assert run == plain and str(sim.MixedPrecision(name)) == str(sim.MixedPrecision("bf16"))
+    assert sim.problem("digits-mlp", dtype=torch.float64).dtype == "float64"
+
+
+def test_a_model_shows_itself_in_one_line():
+    told = "<Model 'GPT-3 175B': 98 blocks, 174,604,259,328 parameters, batch=8>"
+    assert repr(sim.model("gpt3-175b", batch=8)) == told
+
+
+# ---------------------------------------------------------------- samples are whole
+
+LINEAR = sim.Model.from_torch(torch.nn.Linear(8, 4), torch.zeros(1, 8))
+
+
+@pytest.mark.parametrize("model", [LINEAR, sim.transformer(**SMALL), sim.model("resnet-50")], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "strategy, parts",
+    [(sim.DataParallel(), 4), (sim.Sharded(3), 4), (sim.stack(sim.Single(microbatches=2), sim.DataParallel()), 8)],
+)
+def test_operations_are_done_for_whole_samples(model, strategy, parts):
+    """A part of a sample is nothing that a rank could compute; times may be given for it."""
+    cluster, said = sim.cluster("ideal", ranks=4), f"got batch=1 for {parts} parts: give batch={parts} or more"
+    with pytest.raises(ValueError, match=said):
+        sim.simulate(strategy, model, cluster, steps=1)
+    with pytest.raises(ValueError, match=f"got batch={parts - 1}"):
+        sim.simulate(strategy, model, cluster, steps=1, batch=parts - 1)
+    assert sim.simulate(strategy, model, cluster, steps=1, batch=parts).makespan > 0
+    assert sim.simulate(strategy, sim.Model.of_times(), cluster, steps=1).makespan > 0
+
+
+def test_ranks_that_share_a_sample_need_no_more():
+    """Tensor parallelism and pipelines of one microbatch cut no batch."""
+    cluster, model = sim.cluster("ideal", ranks=2), sim.transformer(**SMALL)
+    for strategy in (sim.TensorParallel(), sim.Pipeline(microbatches=1)):
+        assert sim.simulate(strategy, model, cluster, steps=1).batch == 1
+
+
+def test_a_sweep_says_which_batches_are_too_small():
+    table = sim.sweep("DataParallel", sim.model("gpt2-small"), sim.cluster("dgx-a100", ranks=4), batch=[1, 4])
+    assert "give batch=4 or more" in table.error[0] and table.error[1] == "" and table.step_time.isna()[0]
+
+
+def test_what_cannot_be_split_says_what_to_use_instead():
+    cluster = sim.cluster("dgx-a100", ranks=2)
+    with pytest.raises(ValueError, match="of ResNet-50 has none: the model is known by its totals alone; data"):
+        sim.simulate(sim.TensorParallel(), sim.model("resnet-50"), cluster, steps=1)
+    mixtral = sim.model("mixtral-8x7b", batch=2)
+    with pytest.raises(ValueError, match="ExpertParallel split blocks, put that one last, nearest the instructions"):
+        sim.simulate(sim.stack(sim.ExpertParallel(), sim.Sharded(3)), mixtral, cluster, steps=1)
+    last = sim.stack(sim.Sharded(3), sim.ExpertParallel())
+    assert sim.simulate(last, mixtral, cluster, steps=1, fit=False).makespan > 0

@@ -185,3 +185,11 @@ def test_f9_duplicates_of_a_strategy():
 def test_what_is_wrong_with_a_law_is_said(make: object, said: str | None):
     with pytest.raises(NotImplementedError if said is None else ValueError, match=said):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("wrap", [lambda law: law, lambda law: noise.gamma(4.0) * law, noise.duplicated])
+def test_slow_ranks_that_are_not_there_are_refused(wrap):
+    cluster, model = sim.cluster("ideal", ranks=4), sim.Model.of_times()
+    assert sim.simulate(sim.DataParallel(), model, cluster, steps=1, noise=wrap(noise.slow({3: 2.0}))).makespan > 0
+    with pytest.raises(ValueError, match="ranks are numbered 0 to 3; got 99"):
+        sim.simulate(sim.DataParallel(), model, cluster, steps=1, noise=wrap(noise.slow({0: 2.0, 99: 2.0})))

@@ -95,6 +95,12 @@ def test_steps_are_chosen_and_start_at_zero():
         plots.timeline(run, steps=range(7, 9))
 
 
+def test_timelines_are_of_runs():
+    for draw in (lambda: plots.timeline("x"), lambda: plots.two_timelines(a_run(), None)):
+        with pytest.raises(ValueError, match="run is a Run"):
+            draw()
+
+
 def test_what_does_not_fit_is_left_out_and_said():
     ax = plots.timeline(a_run(ranks=4, steps=30, blocks=40))
     assert bars(ax) == 15 * 4 * 81 and "(steps 0–14 of 0–29 shown)" in drawn(ax)

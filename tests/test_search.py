@@ -229,6 +229,11 @@ def test_rules_that_need_whole_tensors_are_not_sharded():
         ({"model": "gpt5"}, "gpt5"),
         ({"model": 3}, "a Model"),
         ({"cluster": "dgx-a100"}, "a cluster"),
+        ({"cluster": []}, "a cluster is missing"),
+        (
+            {"model": "gpt2-small", "cluster": sim.cluster("dgx-a100", ranks=2), "batch": 8, "dtype": "fp8"},
+            "in the dtype of GPT-2 small; NVIDIA A100 SXM 80GB has peaks for bf16, fp16, fp32, none for 'fp8'",
+        ),
         ({"simulate": 0}, "simulate"),
         ({"rule": "adam"}, "Adam"),
     ],
@@ -236,3 +241,14 @@ def test_rules_that_need_whole_tensors_are_not_sharded():
 def test_mistakes_are_told(knobs, told):
     with pytest.raises(ValueError, match=told):
         sim.search(**{"model": sim.Model.of_times(batch=4), "cluster": sim.cluster("ideal", ranks=2), **knobs})
+
+
+def test_clusters_that_lack_the_dtype_are_left_out_and_named():
+    two = [sim.cluster("dgx-a100", ranks=2), sim.cluster("dgx-h100", ranks=2)]
+    found = sim.search("gpt2-small", two, batch=8, dtype="fp8", simulate=2)
+    assert found.best.cluster is two[1] and any("none for 'fp8'" in reason for reason in found.refused)
+
+
+def test_a_cost_that_nobody_knows_is_nan():
+    found = sim.search(sim.Model.of_times(batch=4), sim.cluster("ideal", ranks=2), simulate=2)
+    assert found.best.cost is None and found.table.cost.dtype == float and found.table.cost.isna().all()

@@ -60,7 +60,7 @@ def test_what_cannot_be_is_a_row_with_its_error():
     """It does not divide, does not fit in memory, deadlocks: the sweep goes on."""
     first = [("F", 0), ("B", 0), ("F", 1), ("B", 1)]
     stuck = sim.Pipeline([first, [("F", 1), ("B", 1), ("F", 0), ("B", 0)]], microbatches=2)
-    table = sim.sweep(["Single", stuck, "DataParallel"], "gpt3-13b", sim.cluster("dgx-a100", ranks=2), steps=1)
+    table = sim.sweep(["Single", stuck, "DataParallel"], "gpt3-13b", sim.cluster("dgx-a100", ranks=2), batch=2, steps=1)
     assert list(table.step_time.isna()) == [True, True, True]
     single, deadlock, large = table.error
     assert "1 rank" in single and "B" in deadlock

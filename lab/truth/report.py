@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from . import memory
 from .errors import Errors, errors
 from .files import FILES, File
 from .fitting import Fit, leave_one_out, parts
@@ -15,6 +16,12 @@ from .scatter import scatter
 
 INTRODUCTION = (Path(__file__).parent / "published.md").read_text()
 """What stands before the tables."""
+MEMORY = """# Memory beside published figures
+
+Written by `make truth`; do not edit. Korthikanti et al. 2022 (arXiv:2205.05198), figures 1 and 7: bytes per GPU of four
+models, in GiB, as profiled there. Predicted is what `simulator.memory` reads from the programs; nothing was fitted. Of
+layers alone, as the paper counts; the last column has what the vocabulary adds on the first stage.
+"""
 Line = tuple[str, str, Errors]
 """Of the overview: a file, how it was predicted, and how wrong that is."""
 
@@ -32,6 +39,7 @@ def write(folder: Path, files: Sequence[File] = FILES) -> None:
         scatter(found.rows, found.of(), file.title, folder / f"{file.name}.png")
     text = "\n".join([INTRODUCTION, overview(summary), *chapters, of_collectives(list(all_reduces()))])
     (folder / "published.md").write_text(text)
+    (folder / "memory.md").write_text(f"{MEMORY}\n{memory.report()}\n")
 
 
 def chapter(file: File, found: Predictions) -> tuple[list[Line], str]:

@@ -13,6 +13,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 def scatter(rows: Sequence[Row], predicted: Sequence[float], title: str, path: Path) -> None:
     """One dot for each row, coloured by model; on the line a prediction is right, between the dashes within 10 %."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes = (figure := Figure(figsize=(5, 5), layout="constrained")).subplots()
     models = list(dict.fromkeys(row.model for row in rows))
@@ -27,6 +28,10 @@ def scatter(rows: Sequence[Row], predicted: Sequence[float], title: str, path: P
     for factor, style in ((1.0, "-"), (0.9, "--"), (1.1, "--")):
         axes.plot(ends, [end * factor for end in ends], style, color="#888888", linewidth=0.8, zorder=0)
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured [s]", ylabel="predicted [s]")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda seconds, place: f"{seconds:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_title(title, loc="left", fontsize=10)
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=100, metadata={"Software": None})

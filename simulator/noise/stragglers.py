@@ -25,7 +25,7 @@ class Slow(Noise):
     def check(self, ranks: int) -> None:
         absent = [rank for rank, _ in self.ranks if rank >= ranks]
         if absent:
-            raise ValueError(f"slow: ranks are numbered from 0 to {ranks - 1}; got {absent[0]}: name ranks that are there")
+            raise ValueError(f"slow: ranks are numbered 0 to {ranks - 1}; got {absent[0]}: name ranks that are there")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import checks
 from .answers import Answer, answer, row
+from .bar import bar
 from .cache import Cache
 from .cases import Case, cases
 
@@ -113,8 +114,4 @@ def _shown(
     answers: Iterable[tuple[int, Answer]], total: int, missing: int, progress: bool | None
 ) -> Iterable[tuple[int, Answer]]:
     """The same, with a bar."""
-    from tqdm.auto import tqdm
-
-    notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-    hidden = None if progress is None and not notebook else progress is False  # None: unless it is a terminal
-    return tqdm(answers, "sweep", total=total, initial=total - missing, disable=hidden, unit="run")  # type: ignore
+    return bar("sweep", progress, iterable=answers, total=total, initial=total - missing, unit="run")  # type: ignore
