@@ -30,6 +30,19 @@ def test_every_row_has_a_source_and_counts_either_flops_or_multiply_adds():
         assert "from memory" not in row["source"] or row["unconfirmed"]
 
 
+def test_every_row_tells_how_its_activations_are_known():
+    for row in ROWS:
+        convolutions = row["kind"] == "convolutions"
+        assert row["activations"] in ("shape", "published", "estimated", "unknown")
+        assert bool(row["like"]) is (convolutions and row["activations"] == "estimated")
+        assert bool(row["activations_per_sample"]) is (convolutions and row["activations"] != "estimated")
+    kinds = ("shape", "published", "estimated", "unknown")
+    assert sorted(name for kind in kinds for name in sim.models(activations=kind)) == sorted(sim.models())
+    assert sim.models("vision", "published") == sim.models("vision")
+    with pytest.raises(ValueError, match="activations is one of 'shape', 'published', 'estimated', 'unknown'; got 'x'"):
+        sim.models(activations="x")
+
+
 def test_models_lists_every_row_of_every_family():
     assert sim.models() == [row["key"] for row in ROWS] and len(set(sim.models())) == len(ROWS) > 50
     families = ["language", "mixture of experts", "vision", "video", "recommendation"]
@@ -120,6 +133,73 @@ def test_c20_activations_and_twice_as_many_are_kept(name, millions):
     assert float(facts(name)["activations_per_sample"]) == pytest.approx(millions * 1e6, rel=2e-3)
     kept = sum(block.saved_bytes for block in sim.model(name).blocks)
     assert kept == pytest.approx(2 * 2 * millions * 1e6, rel=0.15)
+
+
+def kept(model):
+    return sum(block.saved_bytes for block in model.blocks)
+
+
+def alone(name, batch):
+    card = sim.cluster("dgx-a100", ranks=1)
+    return sim.simulate(sim.Single(), sim.model(name), card, steps=1, batch=batch, fit=False)
+
+
+@pytest.mark.parametrize("name, heads", [("t5-small", 8), ("t5-large", 16)])
+def test_c5_encoders_and_decoders_keep_what_their_layers_keep(name, heads):
+    """34·s·h + 5·a·s² a layer; a decoder's second attention keeps the 13·s·h of the first and its norm, and scores."""
+    row = facts(name)
+    s, h, half = 512, int(row["hidden"]), int(row["layers"]) // 2
+    layers = 2 * half * (34 * s * h + 5 * heads * s * s) + half * (13 * s * h + 5 * heads * s * s)
+    assert kept(sim.model(name)) == pytest.approx(layers + 4 * s * h + 4 * s * 32128, rel=1e-9)
+
+
+def test_wide_heads_and_perceptrons_keep_more():
+    """T5-11B: a layer keeps 10·s·h + 8·s·(a·d) + 4·s·f + 5·a·s² bytes; of heads and perceptrons h is only the input."""
+    s, h, a, d, f = 512, 1024, 128, 128, 65536
+    second = 5 * s * h + 8 * s * a * d + 5 * a * s * s
+    layers = 48 * (second + 5 * s * h + 4 * s * f) + 24 * second
+    assert kept(sim.model("t5-11b")) == pytest.approx(layers + 4 * s * h + 4 * s * 32128, rel=1e-9)
+    assert 64 * kept(sim.model("t5-11b")) > 55e9
+
+
+@pytest.mark.parametrize("name, millions", [("slow-r50-8x8", 8 * 11.11), ("c2d-r50-8x8", 8 * 5.21 + 4 * 5.89)])
+def test_clips_keep_what_their_frames_would(name, millions):
+    """C20, frames of 256² instead of 224²; C2D pools two frames to one after the first of ResNet-50's four stages."""
+    assert kept(sim.model(name)) == pytest.approx(2 * 2 * millions * 1e6 * (256 / 224) ** 2, rel=0.3)
+
+
+def test_x3d_is_like_networks_of_separable_convolutions():
+    """Added up by hand from its layers (Feichtenhofer 2020, arXiv:2004.04730): 16 frames of 256² give 115 M numbers."""
+    assert kept(sim.model("x3d-m")) == pytest.approx(2 * 2 * 115e6, rel=0.1)
+
+
+@pytest.mark.parametrize("name", sim.models(activations="estimated") + sim.models(activations="published"))
+def test_activations_grow_with_the_batch_and_take_time_to_move(name):
+    model = sim.model(name)
+    held = [sim.memory(sim.Single(), model.with_batch(batch), ranks=1)[0].peak.activations for batch in (1, 4, 16)]
+    assert held[0] < held[1] < held[2] and held == pytest.approx([kept(model), 4 * kept(model), 16 * kept(model)])
+    assert alone(name, 16).makespan > 16 * kept(model) / 2.04e12  # bytes/s of an A100; passes move more than is kept
+
+
+@pytest.mark.parametrize(
+    "name, batch, least",
+    [("t5-small", 64, 0.1), ("t5-11b", 8, 0.1), ("resnet-50", 256, 0.1), ("c2d-r50-8x8", 64, 0.1)]
+    + [(name, 16, 0.1) for name in ("i3d-r50-8x8", "slowfast-r101-16x8", "i3d-inception-v1", "c3d")]
+    + [("x3d-m", 32, 0.04)],  # like EfficientNets, it waits for memory
+)
+def test_utilisation_of_models_known_by_totals_is_plausible(name, batch, least):
+    assert least < alone(name, batch).mfu < 0.65
+
+
+def test_too_many_clips_do_not_fit():
+    with pytest.raises(sim.OutOfMemoryError, match="activations"):
+        card = sim.cluster("dgx-a100", ranks=1)
+        sim.simulate(sim.Single(), sim.model("c2d-r50-8x8"), card, batch=65536, steps=1)
+
+
+def test_where_activations_are_unknown_memory_is_of_states():
+    click = sim.model("dlrm-criteo-1tb")
+    assert kept(click) == sum(block.input_bytes for block in click.blocks)
 
 
 def test_what_a_layer_keeps_is_as_computed_for_the_language_models():

@@ -137,7 +137,7 @@ def test_replicas_do_not_change_a_pipeline(stages: int, replicas: int, microbatc
                 sim.problem("digits-mlp", batch=8),
                 sim.cluster("ideal", ranks=2),
             ),
-            "a sample; got a batch of 8 samples for 9 parts",
+            "a sample; got batch=8 for 9 parts: give batch=9 or more",
         ),
     ],
 )

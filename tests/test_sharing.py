@@ -267,7 +267,7 @@ def dropping() -> sim.Problem:
 @pytest.mark.parametrize(
     "strategy, problem, ranks, message",
     [
-        (sim.TensorParallel(), sim.problem("digits-conv"), 2, "block 0 of digits-conv has none: give its module a method parts"),
+        (sim.TensorParallel(), sim.problem("digits-conv"), 2, "digits-conv has none: give its module a method parts"),
         (sim.TensorParallel(), dropping(), 2, r"draw no random numbers.*blocks \[0\] do"),
         (sim.TensorParallel(), GPT, 5, "every rank needs some of the units"),
         (sim.TensorParallel(sequence=True), sim.problem("digits-mlp", batch=7), 2, "got 7 rows"),

@@ -2,44 +2,46 @@
 
 Transformers are built from their shapes; of the others only totals are published. Image and video networks are often
 listed with multiply-adds that are called FLOPs, though each is two: the file has ``forward_FLOP`` and ``forward_MAC``.
+
+Its column ``activations`` tells how what a sample keeps is known: from the model's "shape"; "published"; "estimated",
+as that of the image network in the column ``like``, in proportion to FLOP; or "unknown", where memory is of states.
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from ..model import Model
-from .chains import Chain
+from . import totals
 from .knobs import with_knobs
+from .rows import Row, rows, shape, whole
 from .transformer import Transformer
 
-BLOCKS = 16
-"""Into how many blocks an image or video network is cut."""
-CONVOLUTIONS = 3
-"""Of a block, each of which gives as many numbers as pass to the next block."""
-LOOKED_UP = 26
-"""Tables of Criteo's click logs, of each of which a sample looks up one row."""
-Row = Mapping[str, str]
+ACTIVATIONS = ("shape", "published", "estimated", "unknown")
 
 
-def models(family: str | None = None) -> list[str]:
+def models(family: str | None = None, activations: str | None = None) -> list[str]:
     """The names that ``model`` knows, of one family or of all.
 
-    Families: "language", "mixture of experts", "vision", "video", "recommendation".
+    - ``family``: "language", "mixture of experts", "vision", "video", "recommendation".
+    - ``activations``: only those whose activations follow from their "shape", are "published", "estimated" or
+      "unknown". Estimates may be off by a factor of two; where they are unknown, memory is that of states alone.
 
-    >>> models("mixture of experts")
-    ['mixtral-8x7b', 'deepseek-v3']
+    Raises ValueError for other families and kinds of knowledge.
+
+    >>> models("mixture of experts"), models(activations="unknown")
+    (['mixtral-8x7b', 'deepseek-v3'], ['dlrm-criteo-1tb'])
     """
-    families = list(dict.fromkeys(row["family"] for row in _rows().values()))
-    if family is not None and family not in families:
-        raise ValueError(f"family is one of {', '.join(map(repr, families))}; got {family!r}")
-    return [key for key, row in _rows().items() if family in (None, row["family"])]
+    asked = {"family": family, "activations": activations}
+    known = {"family": dict.fromkeys(row["family"] for row in rows().values()), "activations": ACTIVATIONS}
+    for name, value in asked.items():
+        if value is not None and value not in known[name]:
+            raise ValueError(f"{name} is one of {', '.join(map(repr, known[name]))}; got {value!r}")
+    return [key for key, row in rows().items() if all(value in (None, row[name]) for name, value in asked.items())]
 
 
 def model(name: str, batch: int = 1, dtype: str = "bf16", recompute: str = "none") -> Model:
@@ -63,57 +65,34 @@ def model(name: str, batch: int = 1, dtype: str = "bf16", recompute: str = "none
 
 def facts(name: str) -> Row:
     """What the catalogue says of a model: its row of the file. Raises KeyError for unknown names."""
-    return _rows()[name]
+    return rows()[name]
 
 
 @cache
 def _made(key: str) -> Model:
-    row = _rows()[key]
+    row = rows()[key]
     return MAKERS[row["kind"]](row)
 
 
 @cache
-def _rows() -> dict[str, Row]:
-    text = files(__package__).joinpath("catalogue.csv").read_text(encoding="utf-8")
-    return {row["key"]: row for row in csv.DictReader(text.splitlines())}
-
-
-@cache
 def _known() -> dict[str, str]:
-    return {_bare(key): key for key in _rows()}
+    return {_bare(key): key for key in rows()}
 
 
 def _bare(name: str) -> str:
     return re.sub("[^a-z0-9.]", "", name.lower())
 
 
-def _whole(row: Row, name: str) -> int:
-    return int(row[name]) if row[name] else 0
-
-
-def _flops(row: Row) -> float:
-    """FLOP of a forward pass, per unit that the row counts in."""
-    return float(row["forward_FLOP"]) if row["forward_FLOP"] else 2 * float(row["forward_MAC"])
-
-
-# ---------------------------------------------------------------- transformers
-
-
-def _shape(row: Row) -> dict[str, Any]:
-    names = {"sequence": "sequence_tokens", "vocab": "vocabulary"}
-    return {name: _whole(row, names.get(name, name)) for name in ("layers", "hidden", "heads", "sequence", "vocab")}
-
-
 def _gpt(row: Row) -> Model:
-    return Transformer(**_shape(row), final_norm=True, name=row["name"]).model()
+    return Transformer(**shape(row), final_norm=True, name=row["name"]).model()
 
 
 def _llama(row: Row) -> Model:
-    more: dict[str, Any] = {name: _whole(row, name) for name in ("kv_heads", "ffn", "experts")}
+    more: dict[str, Any] = {name: whole(row, name) for name in ("kv_heads", "ffn", "experts")}
     return Transformer(
-        **_shape(row),
+        **shape(row),
         **more,
-        top=_whole(row, "top") or 1,
+        top=whole(row, "top") or 1,
         gated=True,
         bias=False,
         norm="rms",
@@ -127,53 +106,15 @@ def _llama(row: Row) -> Model:
 
 
 def _bert(row: Row) -> Model:
-    return Transformer(**_shape(row), causal=False, pooled=True, name=row["name"]).model()
-
-
-# ---------------------------------------------------------------- models known by their totals
-
-
-def _products(row: Row) -> Model:
-    """Products as wide as the model, tokens as rows."""
-    tokens, hidden, blocks = _whole(row, "sequence_tokens"), _whole(row, "hidden"), _whole(row, "layers")
-    forward = _flops(row) * tokens
-    columns = forward / blocks / (2 * tokens * hidden)
-    parameters, passing = _whole(row, "parameters"), float(tokens * hidden)
-    return Chain(row["name"], blocks, parameters, forward, (columns, hidden), None, 8.0 * tokens, passing).model()
-
-
-def _convolutions(row: Row) -> Model:
-    activations = float(row["activations_per_sample"]) if row["activations_per_sample"] else None
-    passing = (activations or 0.0) / BLOCKS / CONVOLUTIONS
-    entering = 4.0 * _whole(row, "input_numbers_per_sample")
-    parameters = _whole(row, "parameters")
-    return Chain(
-        row["name"], BLOCKS, parameters, _flops(row), activations=activations, entering=entering, passing=passing
-    ).model()
-
-
-def _tables(row: Row) -> Model:
-    """Tables, and the perceptrons that read them: what is active are these and the rows looked up."""
-    entries = LOOKED_UP * _whole(row, "hidden")
-    dense = _whole(row, "active_parameters") - entries
-    return Chain(
-        name=row["name"],
-        blocks=1,
-        parameters=dense,
-        forward=_flops(row),
-        shape=(dense / 1024, 1024),
-        entering=4.0 * _whole(row, "input_numbers_per_sample"),
-        passing=float(entries),
-        table=_whole(row, "parameters") - dense,
-        entries=entries,
-    ).model()
+    return Transformer(**shape(row), causal=False, pooled=True, name=row["name"]).model()
 
 
 MAKERS: dict[str, Callable[[Row], Model]] = {
     "gpt": _gpt,
     "llama": _llama,
     "bert": _bert,
-    "products": _products,
-    "convolutions": _convolutions,
-    "tables": _tables,
+    "encoder-decoder": totals.encoder_decoder,
+    "experts": totals.experts,
+    "convolutions": totals.convolutions,
+    "tables": totals.tables,
 }

@@ -14,7 +14,11 @@ from .transformer import ADAM
 MOVES = 6
 """How often an output of a convolution is read or written: by itself, a normalisation, an activation, the next one."""
 SAVED = 2
-"""How many copies of it are kept for the backward pass: those that the normalisation and the next convolution read."""
+"""How many copies of it are kept for the backward pass: those that the normalisation and the next convolution read.
+
+What is published counts the outputs of convolutions alone; with these copies it is within a factor of two of what
+training holds.
+"""
 CONVOLUTION = 256, 1152
 """Outputs per place, and numbers that each sums up: a typical convolution, 3×3 over 128 channels to 256."""
 
@@ -24,7 +28,9 @@ class Chain:
     """``blocks`` alike blocks. Parameters and FLOP per sample are those of the whole; evenness is an assumption.
 
     - ``shape``: (n, k) of the matrix products; their m follows from the FLOP.
-    - ``activations``: numbers that the convolutions of a sample give; None where nobody published them.
+    - ``activations``: numbers that the convolutions of a sample give; None where they are not known: then it keeps only
+      what enters its blocks, memory is that of its states, and times are those of its products.
+    - ``saved``: how many copies of each are kept; ``moves``: how often a pass reads or writes it.
     - ``entering``: bytes of a sample; ``passing``: numbers that pass from block to block, per sample.
     - ``table``: parameters of which a sample only looks up ``entries`` numbers, in a first block of their own.
     """
@@ -39,6 +45,8 @@ class Chain:
     passing: float = 0.0
     table: int = 0
     entries: int = 0
+    saved: float = SAVED
+    moves: float = MOVES
     dtype: str = "bf16"
     batch: int = 1
     recompute: str = "none"
@@ -68,7 +76,7 @@ class Chain:
         (n, k), width = self.shape, WIDTHS[self.dtype]
         product = MatMul(self.forward / self.blocks / (2 * n * k), n, k)
         act = (self.activations or 0.0) / self.blocks * width
-        moved = (Stream(MOVES * act, kernels=3),) if act else ()
+        moved = (Stream(self.moves * act, kernels=3),) if act else ()
         first, last = bounds(self.parameters, at, self.blocks)
         entering = self.passing * width if at or self.table else self.entering
         full = self.recompute == "full"
@@ -78,7 +86,7 @@ class Chain:
             backward=self._work(*moved, *gradients([product])),
             input_bytes=entering,
             weight=self._work(product.gradients()[1]),
-            saved_bytes=entering if full or not act else max(entering, SAVED * act),
+            saved_bytes=entering if full or not act else max(entering, self.saved * act),
             recomputes=full,
         )
 

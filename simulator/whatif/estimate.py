@@ -43,10 +43,14 @@ class Estimator:
         """The model as a rank sees it."""
         key = mix.recompute, mix.tensor, mix.sequence
         if key not in self.readings:
-            if mix.recompute not in self.models:
-                self.models[mix.recompute] = with_knobs(self.model, recompute=mix.recompute)
-            self.readings[key] = read(self.models[mix.recompute], mix.tensor, mix.sequence, self.dtype)
+            self.readings[key] = read(self.model_of(mix), mix.tensor, mix.sequence, self.dtype)
         return self.readings[key]
+
+    def model_of(self, mix: Mix) -> Model:
+        """The model that computes again what it does in this mix."""
+        if mix.recompute not in self.models:
+            self.models[mix.recompute] = with_knobs(self.model, recompute=mix.recompute)
+        return self.models[mix.recompute]
 
     def costs_of(self, mix: Mix) -> Costs:
         """What a microbatch costs in every block."""

@@ -24,6 +24,7 @@ class Choice:
 
     - ``parts``: what its step is estimated to spend its seconds on. ``step_time`` [s]: simulated.
     - ``cost`` [USD]: of a step; None where nobody knows the devices' price. ``memory`` [B]: of the fullest rank.
+    - ``simulated``: so many microbatches; of more the step is extrapolated, each adding as much as the last.
     """
 
     mix: Mix
@@ -34,6 +35,12 @@ class Choice:
     step_time: float
     cost: float | None
     memory: float
+    simulated: int
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether its step follows from one of fewer microbatches."""
+        return self.simulated < self.mix.microbatches
 
     def columns(self, batch: int) -> dict[str, Any]:
         """Its row of the table."""
@@ -44,6 +51,7 @@ class Choice:
             "throughput": batch / self.step_time,
             "cost": nan if self.cost is None else self.cost,
             "memory": self.memory,
+            "simulated": self.simulated,
             "estimate": self.parts.total,
             **{f"{name}_time": getattr(self.parts, name) for name in MEANT},
         }
@@ -64,8 +72,9 @@ TOLD = 0.001
 class Found:
     """The mixes that were simulated, the best first. It shows itself as a table with the reasons below.
 
-    - ``table``: a DataFrame. Times in seconds, memory in bytes, cost in USD per step; ``estimate`` is the closed form,
-      and ``compute_time``, ``tensor_time``, ``bubble_time`` and ``data_time`` are its parts.
+    - ``table``: a DataFrame. Times in seconds, memory in bytes, cost in USD per step; ``simulated`` is how many of the
+      microbatches were: steps of more are extrapolated from them; ``estimate`` is the closed form, and
+      ``compute_time``, ``tensor_time``, ``bubble_time`` and ``data_time`` are its parts.
     - ``best``: the winner. ``why``: text that explains it. ``refused``: how many mixes cannot be, by reason.
     - ``estimated``: how many mixes there were to choose from.
     """
@@ -93,7 +102,16 @@ class Found:
         """Why the winner wins, in sentences."""
         others = [_against(self.best, other, self.objective) for other in self.choices[1:4]]
         refused = [f"{many} refused: {reason}." for reason, many in self.refused.items()]
-        return "\n".join([*_winner(self.best), *others, f"{self.estimated} mixes were compared.", *refused])
+        return "\n".join([*_winner(self.best), *others, *self._extent(), *refused])
+
+    def _extent(self) -> list[str]:
+        """How many mixes were looked at, and how closely."""
+        fewer = [choice for choice in self.choices if choice.extrapolated]
+        told = (
+            f" Of {len(fewer)} of these a step is extrapolated: of its microbatches fewer were simulated, until time"
+            f" repeated itself (of the best {self.best.simulated} of {self.best.mix.microbatches})."
+        )
+        return [f"{self.estimated} mixes were compared, {len(self.choices)} simulated.{told if fewer else ''}"]
 
     def __str__(self) -> str:
         table = self.table.drop(columns=[f"{name}_time" for name in MEANT])

@@ -20,17 +20,22 @@ from ..models.transformer import Transformer
 from ..operations import Operations
 from ..precision import TYPES
 from ..rules import Adam, Rule
-from ..simulate import simulate as simulated
+from .bar import bar
 from .cases import listed
 from .estimate import Estimator
 from .found import GB, Choice, Found
 from .mixes import Mix, mixes
 from .spent import Parts
+from .trial import Trial
 
 OBJECTIVES = ("time", "cost")
 HOUR = 3600.0
 UNSURE = 1.2
 """What closed forms say of memory may be so many times too much: only beyond that a mix is refused without a look."""
+DOUBT = 0.15
+"""What closed forms say of times may be too much by this share, while nothing better is known."""
+LEAST_DOUBT, SEEN, TIMES = 0.01, 3, 3
+"""Once so many mixes of a search have been simulated, it is so many times their largest error, but at least 1 %."""
 
 
 class Candidate(NamedTuple):
@@ -69,6 +74,7 @@ def search(
     dtype: str | None = None,
     rule: Rule | None = None,
     simulate: int = 8,
+    progress: bool | None = None,
 ) -> Found:
     """The best mixes of data × tensor × pipeline parallelism, ZeRO stage, microbatch, schedule and recomputation.
 
@@ -76,10 +82,14 @@ def search(
     - ``cluster``: one, or several to choose from. All ranks of it are used.
     - ``objective``: "time" of a step, or its "cost", for which every device has a price.
     - ``rule``: whose memory is counted; Adam unless told. Models in 2 bytes a number learn in mixed precision.
-    - ``simulate``: how many of the mixes that promise most are simulated; their order is that of simulated steps.
+    - ``simulate``: how many of the mixes that promise most are simulated, at most: none that could not be the best even
+      if it took 15 % less than estimated, or after three mixes three times the largest error seen, if that is less.
+      Their order is that of simulated steps.
+    - ``progress``: show a bar; None: in terminals and notebooks.
 
     Every mix that the model can be divided by is first estimated in closed form (``Estimator``). Pipelines run 1F1B, or
-    with chunks its interleaved form; ranks that share blocks share tokens too. A mix must fit into memory.
+    with chunks its interleaved form; ranks that share blocks share tokens too. A mix must fit into memory. Of many
+    microbatches as many are simulated as fill the pipeline and then repeat themselves; ``Choice.simulated`` says so.
 
     Raises ValueError where no mix fits, saying what the nearest lacks.
 
@@ -101,7 +111,7 @@ def search(
     for one in _able(whole, cluster, refused):
         candidates += _candidates(question, one, refused)
     candidates.sort(key=lambda candidate: candidate.worth)
-    choices = _simulated(question, candidates, simulate, refused)
+    choices = _simulated(question, candidates, simulate, refused, progress)
     choices.sort(key=lambda choice: question.worth(choice.step_time, choice.cluster))
     return Found(tuple(choices), objective, dict(refused), len(candidates), whole.batch)
 
@@ -169,18 +179,22 @@ def _candidates(question: Question, cluster: Cluster, refused: Counter[str]) -> 
         refused[f"does not fit into {room / GB:.1f} GB, by {short / GB:,.1f} GB or more"] += many
 
 
-def _simulated(question: Question, candidates: Sequence[Candidate], wanted: int, refused: Counter[str]) -> list[Choice]:
-    """The first candidates that fit, simulated; fitting is read from their programs."""
+def _simulated(
+    question: Question, candidates: Sequence[Candidate], wanted: int, refused: Counter[str], progress: bool | None
+) -> list[Choice]:
+    """The first candidates that fit, simulated, as long as one may be the best; fitting is read from their programs."""
     choices, beyond = list[Choice](), list[float]()
-    for candidate in candidates:
-        if len(choices) == wanted:
-            break
-        try:
-            choices.append(_choice(question, candidate))
-        except OutOfMemoryError as error:
-            beyond.append(error.needed - error.available)
-        except ValueError as error:  # such as a rule that needs whole tensors
-            refused[str(error)] += 1
+    with bar("search", progress, total=wanted, unit="mix") as shown:
+        for candidate in candidates:
+            if len(choices) == wanted or _hopeless(question, candidate, choices):
+                break
+            try:
+                choices.append(_choice(question, candidate))
+                shown.update()
+            except OutOfMemoryError as error:
+                beyond.append(error.needed - error.available)
+            except ValueError as error:  # such as a rule that needs whole tensors
+                refused[str(error)] += 1
     if beyond:
         refused[f"does not fit by its program, by {min(beyond) / GB:,.1f} GB or more"] += len(beyond)
     if not choices:
@@ -189,11 +203,25 @@ def _simulated(question: Question, candidates: Sequence[Candidate], wanted: int,
     return choices
 
 
+def _hopeless(question: Question, candidate: Candidate, choices: Sequence[Choice]) -> bool:
+    """Whether one has been simulated that a candidate cannot beat, even if it was estimated that much too high."""
+    worths = (question.worth(choice.step_time, choice.cluster) for choice in choices)
+    return candidate.worth * (1 - _doubt(choices)) > min(worths, default=inf)
+
+
+def _doubt(choices: Sequence[Choice]) -> float:
+    """By how much of it an estimate may be too high, as those were that have been simulated."""
+    if len(choices) < SEEN:
+        return DOUBT
+    worst = max(abs(1 - choice.step_time / choice.parts.total) for choice in choices)
+    return min(DOUBT, max(LEAST_DOUBT, TIMES * worst))
+
+
 def _choice(question: Question, candidate: Candidate) -> Choice:
-    mix, cluster = candidate.mix, candidate.estimator.cluster
-    strategy = mix.strategy(question.rule, question.dtype)
+    mix, estimator = candidate.mix, candidate.estimator
+    cluster, strategy = estimator.cluster, mix.strategy(question.rule, question.dtype)
+    step = Trial(mix, estimator.model_of(mix), cluster, question.rule, question.dtype).step()
+    known = all(device.price is not None for device in estimator.devices)
+    cost = step.seconds * priced(cluster) if known else None
     knobs = {**question.knobs, **mix.knobs}
-    run = simulated(strategy, question.model, cluster, steps=1, **knobs)
-    known = all(device.price is not None for device in candidate.estimator.devices)
-    cost = run.makespan * priced(cluster) if known else None
-    return Choice(mix, strategy, cluster, knobs, candidate.parts, run.makespan, cost, max(run.peak_memory))
+    return Choice(mix, strategy, cluster, knobs, candidate.parts, step.seconds, cost, step.memory, step.simulated)

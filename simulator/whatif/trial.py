@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 from ..checking import ensure_valid
 from ..cluster import Cluster
-from ..errors import CannotFold
+from ..errors import CannotFold, OutOfMemoryError
 from ..experiment import Experiment
 from ..fitting import ensure_fits
 from ..folding import Programs, apart, folded
-from ..memory import Text
+from ..memory import Text, alone
 from ..model import Model
 from ..rules import Rule
 from ..run import Run
@@ -20,10 +21,14 @@ from ..settling import FULL, settled
 from ..stack import Stack
 from ..strategies.schedules.placing import cuts
 from .mixes import Mix
-from .steady import turn_time
+from .steady import ALIKE, turn_time
 
 ALONE = 4
 """So many microbatches are simulated of a mix without a pipeline."""
+TRIES = 3
+"""So many lengths are tried before all microbatches are simulated."""
+ENOUGH = 1.3
+"""So many times as many microbatches are worth the effort."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +52,31 @@ class Trial:
 
     def step(self) -> Step:
         """Simulate it. Raises OutOfMemoryError where it does not fit, ValueError where it cannot be."""
-        memory = self.memory()
-        for few, turns in self._fewer():
+        memory, spans = self.memory(), list[float]()
+        for few in self._fewer():
             run = self.run(few)
-            for turn in turns:
-                further = turn_time(run.spans, self._block, few - 1, turn)
-                if further is not None:
-                    rest = (self.mix.microbatches - few) // turn
-                    return Step(run.makespan + rest * further, memory, few)
+            spans.append(run.makespan)
+            each = self._repeated(run, few) or self._grown(spans)
+            if each is not None:
+                return Step(run.makespan + (self.mix.microbatches - few) * each, memory, few)
         return Step(self.run(self.mix.microbatches).makespan, memory, self.mix.microbatches)
 
     def memory(self) -> float:
         """Bytes of the fullest rank: more microbatches than fill a pipeline three times need no more."""
+        self._glance()
         text = self._text(min(self.mix.microbatches, FULL * max(2, self.mix.pipeline)))
         ensure_fits(text, self.cluster)
         return max(held.most.total for held in settled(text))
+
+    def _glance(self) -> None:
+        """Raise OutOfMemoryError where the first rank of the first or last stage is full with few microbatches."""
+        p = self.mix.pipeline
+        text = self._text(min(self.mix.microbatches, p if self.mix.chunks == 1 else 2 * p))
+        for rank in {0, (p - 1) * self.mix.data * self.mix.tensor}:
+            held, room = alone(text, rank).most, self.cluster.device_of(rank).memory
+            if room and held.total > room:
+                said = f"a rank holds at most what its device has; rank {rank} of {self.mix} needs more"
+                raise OutOfMemoryError(said, rank, held.total, room, held)
 
     def run(self, microbatches: int) -> Run:
         """A step of so many microbatches of the same size, ranks that are alike once."""
@@ -73,17 +88,34 @@ class Trial:
         except CannotFold:
             return experiment.run(apart(self.cluster.ranks))
 
-    def _fewer(self) -> Iterator[tuple[int, list[int]]]:
-        """How many microbatches may do instead, the fewest first, and the turns in which the others may come.
-
-        1F1B may repeat itself after one, or any number that goes round at once; its interleaved form after as many as
-        there are stages.
-        """
+    def _fewer(self) -> Iterator[int]:
+        """How many microbatches may do instead, each time a turn more."""
         mix, p = self.mix, self.mix.pipeline
         few = (ALONE if p == 1 else 2 * p if mix.chunks == 1 else 3 * p) + mix.microbatches % p
-        while 4 * few <= 3 * mix.microbatches:
-            yield few, [n for n in range(1 if mix.chunks == 1 else p, p + 1) if (mix.microbatches - few) % n == 0]
-            few += max(few // p, 1) * p
+        for more in range(TRIES):
+            if ENOUGH * (few + more * p) < mix.microbatches:
+                yield few + more * p
+
+    def _repeated(self, run: Run, few: int) -> float | None:
+        """Seconds of each further microbatch, where all ranks repeat themselves, in turns that divide the others.
+
+        1F1B may do so after one, or any number that goes round at once; its interleaved form after as many as there are
+        stages.
+        """
+        p, block = self.mix.pipeline, self._block
+        turns = (n for n in range(1 if self.mix.chunks == 1 else p, p + 1) if (self.mix.microbatches - few) % n == 0)
+        found = ((turn_time(run.spans, block, few - 1, turn), turn) for turn in turns)
+        return next((seconds / turn for seconds, turn in found if seconds is not None), None)
+
+    def _grown(self, spans: list[float]) -> float | None:
+        """The same, where a step has twice grown by as much, with a turn more each time.
+
+        So it may be before all ranks repeat themselves: those that are ahead go on ahead, and wait later.
+        """
+        if len(spans) < TRIES:
+            return None
+        first, second = (after - before for before, after in pairwise(spans[-TRIES:]))
+        return second / self.mix.pipeline if abs(second - first) <= ALIKE * spans[-1] else None
 
     @cached_property
     def _told(self) -> Programs:
