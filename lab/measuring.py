@@ -18,7 +18,7 @@ from simulator.spans import COMPUTE, Span
 from simulator.stack import stack
 from simulator.work import Measured
 
-from .meetings import KINDS, SIZES, Meet, Members, after, before, nothing, ready, waited
+from .meetings import BESIDE, KINDS, SIZES, Meet, Members, after, before, nothing, ready, waited
 from .probing import WARM_UP
 from .running import execute
 
@@ -57,7 +57,8 @@ def measure_collectives(cluster: Cluster, problem: Problem, seed: int = 0) -> tu
     }
     cluster = _slower(cluster, _bandwidth(runs[ranks], ranks))
     tables = tuple(table for members, run in runs.items() for table in _tables(run, members, cluster))
-    overheads = replace(cluster.overheads, collectives=tables, collective_delays=())
+    beside = max(0.0, _beside(runs[ranks]) - _durations(runs[ranks], "AllReduce", ranks)[SIZES[0]])
+    overheads = replace(cluster.overheads, collectives=tables, collective_delays=(), beside=beside)
     return replace(cluster, overheads=overheads), _costs(runs[ranks])
 
 
@@ -65,6 +66,15 @@ def _costs(run: Run) -> Costs:
     empty = _between(run, nothing, nothing)
     start, wait = _between(run, before, after), _between(run, ready, waited)
     return Costs(empty, max(0.0, start - empty), max(0.0, wait - empty), _copying(run))
+
+
+def _beside(run: Run) -> float:
+    """Seconds of the smallest all-reduce on a stream, beside computation: from the last start to the last end."""
+    found = defaultdict(list)
+    for span in run.spans:
+        if span.stream == BESIDE and span.step >= WARM_UP:
+            found[span.step].append(span)
+    return _usual([max(s.end for s in each) - max(s.start for s in each) for each in found.values()])
 
 
 def _slower(cluster: Cluster, bandwidth: float) -> Cluster:

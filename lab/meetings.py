@@ -25,6 +25,8 @@ from simulator.values import Named
 from .probing import WORK, filled
 
 KINDS: tuple[type[Collective], ...] = (AllReduce, ReduceScatter, AllGather, Broadcast)
+BESIDE = "beside"
+"""The stream on which something runs beside the program."""
 SIZES = (1, 1_024, 8_192, 65_536, 262_144)
 """Elements of the buffers, four bytes each."""
 
@@ -88,7 +90,7 @@ class Meet(Order):
                     yield NOTHING
             yield Barrier(over="member")
             yield Compute(before)
-            yield Start(AllReduce(buffers[0], over="member"), on="beside")
+            yield Start(AllReduce(buffers[0], over="member"), on=BESIDE)
             yield Compute(after)
             yield from [WORK] * 4
             yield Compute(ready)

@@ -19,9 +19,10 @@ from simulator.checking import AnyStrategy
 from simulator.cluster import Cluster
 from simulator.learning import Batches, Tensors
 from simulator.problem import Problem
-from simulator.program import Instruction
+from simulator.program import Instruction, Recv, Send, Wait
 from simulator.rank import Rank
 from simulator.stack import Stack, stack
+from simulator.threads import Thread
 from simulator.virtual import Machine
 
 from . import torchrun
@@ -31,6 +32,8 @@ from .place import Place
 
 STEPS = 7
 WARM_UP = 2
+SLEEP = 1e-4
+"""About as long as a rank sleeps that waits for a message [s]."""
 
 Times = dict[tuple[int, str, int], list[float]]
 """Seconds by rank, text of the instruction, and how often it has come before in its step; one for each step."""
@@ -86,11 +89,25 @@ def time_all(place: Place, whole: Stack, problem: Problem, ranks: int, steps: in
     members = [Rank(whole, rank, ranks, model, steps, rule) for rank in range(ranks)]
     # Each draws its own batches, as real ranks do.
     tensors = [Tensors(me, problem, seed, Batches(problem, seed)) for me in members]
-    for mine in tensors:
-        watch = Stopwatch(mine.me, place, times)
+    watches = [Stopwatch(mine.me, place, times) for mine in tensors]
+    for mine, watch in zip(tensors, watches):
         mine.run = {kind: watch.timed(action) for kind, action in mine.run.items()}
-    Machine(whole, members, Cluster.flat(ranks, 1e9, 1e-5), seed, tensors=tensors).run()
+    machine = Machine(whole, members, Cluster.flat(ranks, 1e9, 1e-5), seed, tensors=tensors)
+    for kind in (Send, Recv, Wait):
+        machine.decoders[kind] = _noticed(machine.decoders[kind], watches)
+    machine.gathering.join = _noticed(machine.gathering.join, watches)  # type: ignore[method-assign]
+    machine.run()
     return times
+
+
+def _noticed(handler: Callable[..., object], watches: list[Stopwatch]) -> Callable[..., object]:
+    """A handler of communication, after which the next computation of its rank comes after a wait."""
+
+    def handle(thread: Thread, *rest: object) -> object:
+        watches[thread.state.me.rank].waited = True
+        return handler(thread, *rest)
+
+    return handle
 
 
 class Stopwatch:
@@ -98,12 +115,15 @@ class Stopwatch:
 
     def __init__(self, me: Rank, place: Place, times: Times):
         self.me, self.place, self.times = me, place, times
-        self.step, self.seen = -1, defaultdict[str, int](int)
+        self.step, self.seen, self.waited = -1, defaultdict[str, int](int), False
 
     def timed(self, action: Callable[[Any], None]) -> Callable[[Any], None]:
         """The same action, timed."""
 
         def act(instruction: Instruction) -> None:
+            if self.waited:  # real ranks sleep while they wait, and what is computed next finds caches and cores cold
+                time.sleep(SLEEP)
+                self.waited = False
             start = time.perf_counter()
             action(instruction)
             self.note(str(instruction), time.perf_counter() - start)

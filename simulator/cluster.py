@@ -15,6 +15,7 @@ from .clusters.slowed import Where, slowed
 from .clusters.star import Star
 from .clusters.subset import subset
 from .clusters.wiring import Link, Speed, Wiring
+from .spans import COMPUTE
 from .work import Measured
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Overheads:
       types and numbers of members, by the bytes that pass one rank's link; it stands in the place of ``collective``.
     - ``message`` [s], ``message_byte`` [s/B]: what a Send takes of the sender's time, and what each of its bytes does.
     - ``rendezvous``: bytes move only when the receiver waits, as with gloo: who waits late pays one latency more.
+    - ``beside`` [s]: what a collective or a Recv takes longer on a stream, beside a program that computes: threads of
+      an interpreter wait for each other.
     - ``message_delays``, ``collective_delays`` [s]: extra delays, as often as they were measured; every message, or
       collective, draws one of them with the seed of the run. Operating systems make them.
     """
@@ -44,6 +47,11 @@ class Overheads:
     message_delays: tuple[float, ...] = ()
     collective_delays: tuple[float, ...] = ()
     collectives: tuple[tuple[str, int, Measured], ...] = ()
+    beside: float = 0.0
+
+    def on(self, stream: str) -> float:
+        """What something takes longer on a stream than in the program itself [s]."""
+        return 0.0 if stream == COMPUTE else self.beside
 
     def before(self, kind: type[object], members: int, size: float) -> float:
         """Seconds before a collective moves its first byte; ``size`` [B] is what passes one rank's link.

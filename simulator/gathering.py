@@ -122,7 +122,8 @@ class Gathering:
             stages, size = communicator.links.stages(plan), size / plan.fraction
         start = meeting.latest
         if n > 1:
-            start += machine.cluster.overheads.before(type(instruction), n, size) + machine.collective_delay()
+            overheads, stream = machine.cluster.overheads, meeting.arrivals[0][0].stream
+            start += overheads.before(type(instruction), n, size) + overheads.on(stream) + machine.collective_delay()
         self._pass(communicator, meeting, stages, size, start)
 
     def _pass(

@@ -197,7 +197,7 @@ class Mail:
         """Store what has come, and say so."""
         state, machine = thread.state, self.machine
         me, empty = state.me, parcel.empty
-        thread.clock = max(thread.clock, parcel.time)
+        thread.clock = max(thread.clock, parcel.time) + machine.cluster.overheads.on(thread.stream)
         label = machine.spans.label(str(recv))
         machine.spans.data.extend((me.rank, thread.index, label, thread.step, start, thread.clock, 0.0))
         if not empty:
