@@ -23,8 +23,8 @@ from .probing import WARM_UP
 from .running import execute
 
 STEPS = 30
-KEPT = 0.8
-"""The share of the measured times that counts: the others met something else that the machine was doing."""
+QUICK = 0.3
+"""The quantile of the measured times that is called quick."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ def measure_collectives(cluster: Cluster, problem: Problem, seed: int = 0) -> tu
     }
     cluster = _slower(cluster, _bandwidth(runs[ranks], ranks))
     tables = tuple(table for members, run in runs.items() for table in _tables(run, members, cluster))
-    beside = max(0.0, _beside(runs[ranks]) - _durations(runs[ranks], "AllReduce", ranks)[SIZES[0]])
-    overheads = replace(cluster.overheads, collectives=tables, collective_delays=(), beside=beside)
+    beside = max(0.0, _beside(runs[ranks]) - _usual(_durations(runs[ranks], "AllReduce", ranks)[SIZES[0]]))
+    delays = _delays(runs[ranks], ranks)
+    overheads = replace(cluster.overheads, collectives=tables, collective_delays=delays, beside=beside)
     return replace(cluster, overheads=overheads), _costs(runs[ranks])
 
 
@@ -74,7 +75,7 @@ def _beside(run: Run) -> float:
     for span in run.spans:
         if span.stream == BESIDE and span.step >= WARM_UP:
             found[span.step].append(span)
-    return _usual([max(s.end for s in each) - max(s.start for s in each) for each in found.values()])
+    return float(np.median([max(s.end for s in each) - max(s.start for s in each) for each in found.values()]))
 
 
 def _slower(cluster: Cluster, bandwidth: float) -> Cluster:
@@ -91,7 +92,7 @@ def _bandwidth(run: Run, members: int) -> float:
     """Of large all-reduces: what more bytes take longer."""
     times = _durations(run, "AllReduce", members)
     many, few = SIZES[-1], SIZES[-3]
-    longer = max(times[many] - times[few], 1e-9)
+    longer = max(_usual(times[many]) - _usual(times[few]), 1e-9)
     return critical_bytes(AllReduce, members, 4.0 * (many - few)) / longer
 
 
@@ -115,7 +116,8 @@ def _tables(run: Run, members: int, cluster: Cluster) -> list[tuple[str, int, Me
     tables = []
     for kind in KINDS:
         points = []
-        for size, seconds in _durations(run, kind.__name__, members).items():
+        for size, times in _durations(run, kind.__name__, members).items():
+            seconds = _usual(times)
             critical = critical_bytes(kind, members, 4.0 * size)
             explained = rounds(kind, members) * latency + critical / bandwidth
             points.append((critical, max(0.0, seconds - explained)))
@@ -123,8 +125,8 @@ def _tables(run: Run, members: int, cluster: Cluster) -> list[tuple[str, int, Me
     return tables
 
 
-def _durations(run: Run, name: str, members: int) -> dict[int, float]:
-    """By elements, from the last member's start until the last member goes on."""
+def _durations(run: Run, name: str, members: int) -> dict[int, list[float]]:
+    """By elements, how long each took: from the last member's start until the last member goes on."""
     meetings: dict[tuple[int, int, int], list[tuple[float, float]]] = defaultdict(list)
     for lane in _lanes(run):
         for span, following in pairwise(lane):
@@ -134,12 +136,18 @@ def _durations(run: Run, name: str, members: int) -> dict[int, float]:
     times = defaultdict(list)
     for (size, _, _), spans in meetings.items():
         times[size].append(max(end for _, end in spans) - max(start for start, _ in spans))
-    return {size: _usual(seconds) for size, seconds in times.items()}
+    return times
 
 
 def _usual(times: list[float]) -> float:
-    """The mean without the longest."""
-    return float(np.mean(sorted(times)[: max(1, round(KEPT * len(times)))]))
+    """What a quick one takes; what others take longer is drawn by chance, as the operating system does."""
+    return float(np.quantile(times, QUICK))
+
+
+def _delays(run: Run, members: int) -> tuple[float, ...]:
+    """What each collective took longer than a quick one of its type and size."""
+    every = [times for kind in KINDS for times in _durations(run, kind.__name__, members).values()]
+    return tuple(max(0.0, seconds - _usual(times)) for times in every for seconds in times)
 
 
 def _between(run: Run, one: Callable[[], tuple[()]], other: Callable[[], tuple[()]]) -> float:
