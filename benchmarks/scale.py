@@ -24,7 +24,7 @@ def folded() -> sim.Run:
 def huge() -> sim.Run:
     """GPT-3 175B with pipeline, data and tensor parallelism on 16 384 ranks."""
     strategy = sim.Hybrid(data=128, tensor=8, pipeline=16, microbatches=12)
-    cluster, knobs = sim.cluster("dgx-h100", nodes=2048), dict(batch=1536, dtype="bf16", recompute="full")
+    cluster, knobs = sim.cluster("dgx-h100", nodes=2048), dict(batch=1536, dtype="bf16", recompute="selective")
     return sim.simulate(strategy, sim.model("gpt3-175b"), cluster, steps=1, **knobs)
 
 

@@ -75,7 +75,7 @@ def _beside(run: Run) -> float:
     for span in run.spans:
         if span.stream == BESIDE and span.step >= WARM_UP:
             found[span.step].append(span)
-    return float(np.median([max(s.end for s in each) - max(s.start for s in each) for each in found.values()]))
+    return _usual([max(s.end for s in each) - max(s.start for s in each) for each in found.values()])
 
 
 def _slower(cluster: Cluster, bandwidth: float) -> Cluster:

@@ -87,7 +87,7 @@ class Stack:
             held = layer.holds(me, held)
         return held
 
-    @property
+    @cached_property
     def local(self) -> bool:
         """Whether workers learn for themselves."""
         return any(part.local for part in self.parts)
