@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from simulator.checking import AnyStrategy
 from simulator.cluster import Cluster
 from simulator.cores import Cores
-from simulator.experiment import identity, single_threaded
-from simulator.facts import Facts
-from simulator.holdings import assemble, firsts
-from simulator.learning import Batches, Tensors
+from simulator.experiment import Experiment, single_threaded
+from simulator.folding import apart
 from simulator.problem import Problem
 from simulator.problems import problem as named
 from simulator.program import Instruction
 from simulator.rank import Rank
 from simulator.run import Run
-from simulator.stack import Stack, stack
-from simulator.virtual import Machine
+from simulator.stack import stack
 
 from .machine import busy_cores, cores
 from .measuring import Costs, measure_collectives
@@ -71,29 +67,14 @@ def predict(
     whole, model, ranks = stack(strategy), problem.model(), here.cluster.ranks
     if len(profile.seconds) != ranks:
         raise ValueError(f"a profile is of as many ranks as the machine has; got {len(profile.seconds)} for {ranks}")
-    members = [Rank(whole, rank, ranks, model, steps, whole.rule or problem.rule) for rank in range(ranks)]
-    tensors = [Tensors(me, problem, seed, Batches(problem, seed)) for me in members] if learn else None
-    machine = Machine(whole, members, here.cluster, seed, tensors=tensors)
+    experiment = Experiment(whole, problem, problem if learn else None, model, here.cluster, steps, seed)
+    tensors = experiment.tensors(apart(ranks))
+    machine = experiment.machine(apart(ranks), tensors=tensors)
 
     def seconds(instruction: Instruction, me: Rank) -> float:
         return here.costs.instruction + profile.of(instruction, me)
 
     Cores(machine, here.cores, seconds, here.costs.copying, here.costs.start, here.costs.wait)
-    with single_threaded(problem if learn else None):
+    with single_threaded(experiment.problem):
         machine.run()
-    return Run(
-        clock="virtual",
-        cluster=str(here.cluster),
-        spans=machine.spans,
-        samples=machine.samples,
-        outcomes=tuple(state.outcomes for state in machine.states),
-        parameters=_learned(problem, whole, tensors, seed) if tensors else {},
-        buffers=firsts(mine.buffers() for mine in tensors or ()),
-        facts=Facts.of(model, here.cluster),
-        **identity(whole, problem, members, steps, seed),
-    )
-
-
-def _learned(problem: Problem, whole: Stack, tensors: list[Tensors], seed: int) -> dict[str, Any]:
-    """The parameters at the end, by name."""
-    return assemble(problem, seed, [piece for mine in tensors for piece in mine.pieces(whole.holds(mine.me))])
+    return experiment.observed(machine, **experiment.learned(tensors))

@@ -72,20 +72,32 @@ class Experiment:
 
     def run(self, folding: Folding) -> Run:
         """Run it from the beginning to its end."""
-        if self.problem is None:
-            machine = self.machine(folding)
-            machine.run()
-            return self.observed(machine)
         with single_threaded(self.problem):
-            self.problem.check()
-            tensors = _tensors(self.problem, self.members(folding), self.seed)
+            if self.problem is not None:
+                self.problem.check()
+            tensors = self.tensors(folding)
             machine = self.machine(folding, tensors=tensors)
             machine.run()
-            pieces = [piece for mine in tensors for piece in mine.pieces(self.whole.holds(mine.me))]
-            parameters = assemble(self.problem, self.seed, pieces)
-        notes = {} if self.whole.drifts else replicas(pieces)
-        return self.observed(
-            machine, parameters=parameters, notes=notes, buffers=firsts(mine.buffers() for mine in tensors)
+            return self.observed(machine, **self.learned(tensors))
+
+    def tensors(self, folding: Folding) -> list[Tensors] | None:
+        """Of every rank that is simulated; None where nothing is learned."""
+        if self.problem is None:
+            return None
+        from .learning import Batches, Tensors
+
+        batches = Batches(self.problem, self.seed)
+        return [Tensors(me, self.problem, self.seed, batches) for me in self.members(folding)]
+
+    def learned(self, tensors: Sequence[Tensors] | None) -> dict[str, Any]:
+        """The fields of a Run that say what was learned."""
+        if self.problem is None or tensors is None:
+            return {}
+        pieces = [piece for mine in tensors for piece in mine.pieces(self.whole.holds(mine.me))]
+        return dict(
+            parameters=assemble(self.problem, self.seed, pieces),
+            notes={} if self.whole.drifts else replicas(pieces),
+            buffers=firsts(mine.buffers() for mine in tensors),
         )
 
     def observed(self, machine: Machine, **learned: Any) -> Run:
@@ -151,10 +163,3 @@ def single_threaded(problem: Problem | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _tensors(problem: Problem, members: Sequence[Rank], seed: int) -> list[Tensors]:
-    from .learning import Batches, Tensors
-
-    batches = Batches(problem, seed)
-    return [Tensors(me, problem, seed, batches) for me in members]

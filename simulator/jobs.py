@@ -12,15 +12,13 @@ from . import checks
 from .checking import AnyStrategy
 from .cluster import Cluster
 from .experiment import Experiment
-from .fitting import ensure_fits
 from .folding import apart
-from .memory import Text
 from .model import Model
 from .network import Network
 from .noise import Noise
 from .problem import Problem
 from .run import Run
-from .simulate import DETAILS, prepare, split
+from .simulate import DETAILS, checked, split
 from .stack import stack
 from .virtual import uncollected
 
@@ -102,9 +100,6 @@ def _disjoint(jobs: Sequence[Job]) -> None:
 def _experiment(job: Job, cluster: Cluster, detail: str, fit: bool) -> Experiment:
     """A job, checked, on its part of the cluster."""
     whole, (_, model) = stack(job.strategy), split(job.workload, learn=False)
-    prepare(whole, model, cluster.ranks, job.steps, job.seed, learning=False)
-    if job.noise is not None:
-        job.noise.check(cluster.ranks)
-    if fit and isinstance(job.workload, Model):
-        ensure_fits(Text(whole, model, cluster.ranks, whole.rule), cluster)
-    return Experiment(whole, job.workload, None, model, cluster, job.steps, job.seed, job.noise, None, detail)
+    experiment = Experiment(whole, job.workload, None, model, cluster, job.steps, job.seed, job.noise, None, detail)
+    checked(experiment, fit)
+    return experiment

@@ -74,13 +74,10 @@ def simulate(
     whole, ranks = stack(strategy), ranks_of(cluster, ranks)
     workload = adjusted(workload, batch=batch, dtype=dtype, recompute=recompute)
     problem, model = split(workload, learn)
-    told = prepare(whole, model, ranks, steps, seed, learning=problem is not None)
-    if noise is not None:
-        noise.check(ranks)
-    if fit and isinstance(workload, Model):
-        ensure_fits(Text(whole, model, ranks, whole.rule), cluster)
-    outcomes = None if replay is None else _outcomes(replay, whole, workload, ranks, steps, seed)
-    experiment = Experiment(whole, workload, problem, model, cluster, steps, seed, noise, outcomes, detail)
+    experiment = Experiment(whole, workload, problem, model, cluster, steps, seed, noise, None, detail)
+    told = checked(experiment, fit)
+    if replay is not None:
+        experiment = replace(experiment, outcomes=_outcomes(replay, whole, workload, ranks, steps, seed))
     if not fold or told is None or not experiment.foldable:
         return experiment.run(apart(ranks))
     try:
@@ -114,6 +111,17 @@ def ranks_of(cluster: Cluster, ranks: int | None) -> int:
     if ranks is not None and check_ranks(ranks) != cluster.ranks:
         raise ValueError(f"a cluster runs as many ranks as it has; got ranks={ranks} on a cluster of {cluster.ranks}")
     return cluster.ranks
+
+
+def checked(experiment: Experiment, fit: bool) -> Programs | None:
+    """Everything that can be checked of an experiment before it runs; gives what ``prepare`` gives."""
+    one, ranks = experiment, experiment.cluster.ranks
+    told = prepare(one.whole, one.model, ranks, one.steps, one.seed, learning=one.problem is not None)
+    if one.noise is not None:
+        one.noise.check(ranks)
+    if fit and isinstance(one.workload, Model):
+        ensure_fits(Text(one.whole, one.model, ranks, one.whole.rule), one.cluster)
+    return told
 
 
 def prepare(whole: Stack, model: Model, ranks: int, steps: int, seed: int, learning: bool) -> Programs | None:
