@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import ClassVar, cast
 
+from simulator import checks
 from simulator.cluster import Cluster
 from simulator.model import Model
 from simulator.problem import Problem
@@ -58,7 +59,9 @@ def calibrate(problem: Problem, ranks: int = 2, computing: int | None = None, se
 
     ``computing`` is ``ranks`` unless told otherwise; where some ranks only serve it is the number of workers. Takes a
     few seconds. Simulate ``calibration.problem`` on ``calibration.cluster`` to predict a run on this machine.
+    Raises ValueError for what is no Problem.
     """
+    checks.kind("problem", problem, Problem, 'a Problem, such as sim.problem("digits-mlp")')
     busy = busy_cores()
     times = measure_blocks(problem, computing or ranks, seed)
     cluster = measure_network(problem, ranks, seed)

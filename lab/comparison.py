@@ -8,6 +8,7 @@ from statistics import mean
 
 import pandas as pd
 
+from simulator import checks
 from simulator.checking import AnyStrategy
 from simulator.metrics import final_loss, step_time
 from simulator.problem import Problem
@@ -67,7 +68,9 @@ def _pair(
 
 
 def table(compared: Sequence[Pair]) -> pd.DataFrame:
-    """Pairs of runs as a table, one row each."""
+    """Pairs of runs as a table, one row each. Raises ValueError for what are none."""
+    for pair in checks.several("compared", compared, "a list of pairs, as pairs(…) gives it"):
+        checks.kind("a pair", pair, Pair, "one strategy on both clocks, as pairs(…) gives it")
     return pd.DataFrame([_row(pair) for pair in compared])
 
 

@@ -10,10 +10,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from simulator import metrics
+from simulator import checks, metrics
 from simulator.run import LossRow, Run
 
 STRATEGY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+A_RUN = "a Run, as sim.simulate(…) and lab.execute(…) give it"
 
 STYLES: dict[str, dict[str, Any]] = {
     "virtual": {"linestyle": "--", "linewidth": 1.5, "zorder": 3},
@@ -27,11 +29,12 @@ def losses(runs: Run | Iterable[Run] | Mapping[str, Run], ax: Axes | None = None
 
     ``runs`` may have names as a dict. Each strategy has a colour; the wall clock is solid, the virtual one dashed.
     An asynchronous run is drawn as the mean over as many rows as it has workers, to compare with a synchronous
-    step. Raises ValueError for another axis, and for runs that noted no loss.
+    step. Raises ValueError for another axis, for what is no Run, and for runs that noted no loss.
     """
     if against not in ("time", "step"):
         raise ValueError(f"the loss is drawn against 'time' or 'step'; got against={against!r}")
     named = _named(runs)
+    require_axes(ax)
     if ax is None:
         _, ax = plt.subplots(figsize=(10, 4), layout="constrained")
     strategies = list(dict.fromkeys(run.strategy for run in named.values()))
@@ -49,14 +52,26 @@ def losses(runs: Run | Iterable[Run] | Mapping[str, Run], ax: Axes | None = None
 
 
 def _named(runs: Run | Iterable[Run] | Mapping[str, Run]) -> dict[str, Run]:
+    several = _several(runs)
+    for run in several:
+        checks.kind("a run", run, Run, A_RUN)
     if isinstance(runs, Mapping):
         return dict(runs)
-    several = [runs] if isinstance(runs, Run) else list(runs)
     named: dict[str, Run] = {}
     for run in several:
         name = f"{shortened(run.strategy, 60)}, {run.clock} clock"
         named[name if name not in named else f"{name}, {len(named) + 1}"] = run
     return named
+
+
+def _several(runs: Run | Iterable[Run] | Mapping[str, Run]) -> list[Run]:
+    if isinstance(runs, Run):
+        return [runs]
+    every = runs.values() if isinstance(runs, Mapping) else runs
+    several = checks.several("runs", every, "a Run, a list of Runs, or a dict from names to Runs")
+    if not several:
+        raise ValueError("losses are drawn of one or more Runs; got none")
+    return several
 
 
 def _curve(name: str, run: Run, against: str) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +99,11 @@ def _who_ends_lowest(against: str, last: Mapping[str, float]) -> str:
     best = min(last, key=lambda name: last[name] if np.isfinite(last[name]) else np.inf)
     who = f": lowest at the end is {shortened(best, 80)}, with" if len(last) > 1 else " ends at"
     return f"Loss against {against}{who} {last[best]:.3g}"
+
+
+def require_axes(ax: object) -> None:
+    """Raise ValueError unless there is something to draw into, or None."""
+    checks.kind("ax", ax, (Axes, type(None)), "one Axes of matplotlib, such as plt.subplots()[1], or None")
 
 
 def shortened(text: str, width: int) -> str:

@@ -151,6 +151,7 @@ def dependencies() -> Iterator[Check]:
     """One check for each dependency that the installed package names (not those of its extras)."""
     try:
         from packaging.requirements import Requirement
+        from packaging.utils import canonicalize_name
 
         listed = [Requirement(text) for text in requires(PACKAGE) or []]
     except (ImportError, PackageNotFoundError) as error:
@@ -160,7 +161,7 @@ def dependencies() -> Iterator[Check]:
     for wanted in listed:
         if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
             limits = ",".join(sorted(map(str, wanted.specifier), reverse=True))  # ">=4.1,<5" rather than "<5,>=4.1"
-            yield dependency(wanted.name, limits, modules.get(canonical(wanted.name), wanted.name))
+            yield dependency(wanted.name, limits, modules.get(canonicalize_name(wanted.name), wanted.name))
 
 
 def dependency(name: str, wanted: str, module: str) -> Check:
@@ -177,17 +178,14 @@ def dependency(name: str, wanted: str, module: str) -> Check:
 
 def import_names() -> dict[str, str]:
     """Distribution -> the module to import: ``{"scikit-learn": "sklearn", ...}``."""
+    from packaging.utils import canonicalize_name
+
     names: dict[str, str] = {}
     for module, owners in sorted(packages_distributions().items(), reverse=True):
-        for owner in map(canonical, owners):
+        for owner in map(canonicalize_name, owners):
             if names.get(owner) != owner and not module.startswith("_"):
                 names[owner] = module
     return names
-
-
-def canonical(name: str) -> str:
-    """A distribution's name as indexes compare it."""
-    return name.lower().replace("_", "-")
 
 
 # ---------------------------------------------------------------- what must work together

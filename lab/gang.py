@@ -20,7 +20,9 @@ from .place import INSIDE
 from .sources import Stamp, unchanged
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-_THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")
+_THREADS = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
 _HOME = str(Path(__file__).resolve().parent.parent)
 
 
@@ -31,11 +33,10 @@ def command(numbers: list[int]) -> list[str]:
 
 def environment() -> dict[str, str]:
     """The parent's environment, with one thread per rank and the loopback interface unless another is asked for."""
-    single = {f"{library}_NUM_THREADS" if "_" not in library else f"{library}_THREADS": "1" for library in _THREADS}
     network = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
     home = "" if "site-packages" in Path(_HOME).parts else _HOME  # installed packages are found anyway
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-    return {**network, **os.environ, **single, "PYTHONPATH": path, INSIDE: "1"}
+    return {**network, **os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONPATH": path, INSIDE: "1"}
 
 
 class Worker:

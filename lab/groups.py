@@ -30,6 +30,11 @@ def group_of(stream: str, members: tuple[int, ...], rank: int, device: str) -> A
     return known
 
 
+def held_groups() -> int:
+    """How many process groups of its own this process holds."""
+    return len(_groups)
+
+
 def forget_groups() -> None:
     """Let go of all process groups, before the interpreter ends."""
     _groups.clear()

@@ -35,7 +35,7 @@ class Underway:
         self.work, self.after, self.clock, self.report = work, after, clock, report
         self.lock, self.done = Lock(), False
         self.ended: list[float] = []
-        future = _future(work) if tells_its_end else None  # on a GPU it ends when it is queued
+        future = future_of(work) if tells_its_end else None  # on a GPU it ends when it is queued
         if work is None:  # alone along the axis: there is nothing to wait for
             self.ended.append(clock.now())
         elif future is not None:
@@ -99,8 +99,8 @@ def _after(before: list[Underway], action: Callable[[], None]) -> None:
     action()
 
 
-def _future(work: Any) -> Any:
-    """The Future of a Work; a barrier's has none."""
+def future_of(work: Any) -> Any:
+    """The Future of a Work; None where it has none, as messages and barriers in gloo."""
     try:
         return work.get_future() if work is not None else None
     except RuntimeError:

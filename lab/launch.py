@@ -50,17 +50,13 @@ def run_ranks(
     In each rank the default process group is initialised: gloo, and nccl too where every rank has a GPU.
     Interrupting the call ends the ranks.
 
-    Args:
-        function: any function, also one defined in a notebook cell.
-        ranks: number of processes.
-        timeout: seconds that a rank may go without progress (``place.board.note``) before the run is given up.
-        on_progress: hears the fraction done, about ten times per second, in another thread.
-        show_output: print what the ranks printed, in rank order, when the run has ended.
+    - ``function``: any function, also one defined in a notebook cell. ``ranks``: number of processes.
+    - ``timeout``: seconds that a rank may go without progress (``place.board.note``) before the run is given up.
+    - ``on_progress``: hears the fraction done, about ten times per second, in another thread.
+    - ``show_output``: print what the ranks printed, in rank order, when the run has ended.
 
-    Raises:
-        RankError: a rank raised, died, was stopped, hangs or never came.
-        ValueError: of a bad argument, or what the function itself raised.
-        RuntimeError: called inside a rank.
+    Raises RankError when a rank raised, died, was stopped, hangs or never came; ValueError of a bad argument, or when
+    the function itself raised one; RuntimeError inside a rank.
     """
     handle = Handle(function, ranks, arguments, timeout, on_progress, show_output)
     try:

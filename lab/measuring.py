@@ -57,8 +57,9 @@ def measure_collectives(cluster: Cluster, problem: Problem, seed: int = 0) -> tu
     }
     cluster = _slower(cluster, _bandwidth(runs[ranks], ranks))
     tables = tuple(table for members, run in runs.items() for table in _tables(run, members, cluster))
-    beside = max(0.0, _beside(runs[ranks]) - _usual(_durations(runs[ranks], "AllReduce", ranks)[SIZES[0]]))
     delays = _delays(runs[ranks], ranks)
+    alone = _usual(_durations(runs[ranks], "AllReduce", ranks)[SIZES[0]]) + float(np.mean(delays))
+    beside = max(0.0, float(np.mean(_beside(runs[ranks]))) - alone)
     overheads = replace(cluster.overheads, collectives=tables, collective_delays=delays, beside=beside)
     return replace(cluster, overheads=overheads), _costs(runs[ranks])
 
@@ -69,13 +70,13 @@ def _costs(run: Run) -> Costs:
     return Costs(empty, max(0.0, start - empty), max(0.0, wait - empty), _copying(run))
 
 
-def _beside(run: Run) -> float:
-    """Seconds of the smallest all-reduce on a stream, beside computation: from the last start to the last end."""
-    found = defaultdict(list)
+def _beside(run: Run) -> list[float]:
+    """Seconds of each smallest all-reduce on a stream, beside computation: from the last start to the last end."""
+    lanes = defaultdict(list)
     for span in run.spans:
         if span.stream == BESIDE and span.step >= WARM_UP:
-            found[span.step].append(span)
-    return _usual([max(s.end for s in each) - max(s.start for s in each) for each in found.values()])
+            lanes[span.rank].append(span)
+    return [max(s.end for s in each) - max(s.start for s in each) for each in zip(*lanes.values())]
 
 
 def _slower(cluster: Cluster, bandwidth: float) -> Cluster:

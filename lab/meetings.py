@@ -27,6 +27,8 @@ from .probing import WORK, filled
 KINDS: tuple[type[Collective], ...] = (AllReduce, ReduceScatter, AllGather, Broadcast)
 BESIDE = "beside"
 """The stream on which something runs beside the program."""
+TIMES = 4
+"""How often in a step something runs beside the program."""
 SIZES = (1, 1_024, 8_192, 65_536, 262_144)
 """Elements of the buffers, four bytes each."""
 
@@ -88,14 +90,20 @@ class Meet(Order):
                         yield kind(buffer, over="member")
                     yield NOTHING
                     yield NOTHING
-            yield Barrier(over="member")
-            yield Compute(before)
-            yield Start(AllReduce(buffers[0], over="member"), on=BESIDE)
-            yield Compute(after)
-            yield from [WORK] * 4
-            yield Compute(ready)
-            yield Wait()
-            yield Compute(waited)
+            for _ in range(TIMES):
+                yield from _beside(buffers[0])
+
+
+def _beside(buffer: Named) -> Program:
+    """The smallest all-reduce on a stream while the program computes; marks show what that takes of its time."""
+    yield Barrier(over="member")
+    yield Compute(before)
+    yield Start(AllReduce(buffer, over="member"), on=BESIDE)
+    yield Compute(after)
+    yield from [WORK] * 4
+    yield Compute(ready)
+    yield Wait()
+    yield Compute(waited)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,12 @@ class Pool:
         self._idle: list[Gang] = []
         self._lock = threading.Lock()
 
+    @property
+    def idle(self) -> tuple[Gang, ...]:
+        """The gangs that wait for a run, the latest last."""
+        with self._lock:
+            return tuple(self._idle)
+
     def borrow(self, ranks: int) -> Gang:
         """An idle gang of that size whose sources have not changed, else one that has just been started."""
         while (gang := self._take(ranks)) is not None:

@@ -26,7 +26,7 @@ from .running import execute
 
 def _work() -> tuple[()]:
     until = time.perf_counter() + 0.5e-3
-    matrix = torch.ones(64, 64)
+    matrix = torch.ones(192, 192)
     while time.perf_counter() < until:
         matrix = matrix @ matrix * 0.01
     return ()
@@ -37,6 +37,9 @@ WARM_UP = 5
 SIZES = (1, 4_096, 16_384, 65_536, 262_144)
 """Elements of the buffers that are sent, four bytes each."""
 
+TICK = 1e-6
+"""Less time than this is not told apart from none [s]: a message may be there when its sender is still sending."""
+
 WORK = Compute(_work)
 """Between messages ranks compute; without it their threads are still awake, and times are not those of training."""
 
@@ -46,7 +49,7 @@ Samples = dict[int, list[float]]
 
 @dataclass(frozen=True)
 class Probe(Order):
-    """Reduce buffers of several sizes over all ranks, and send them from rank 0 to rank 1, who is waiting."""
+    """Reduce buffers of several sizes over all ranks; 0 and 1 send them to the other, who waits, then both at once."""
 
     axis: ClassVar[str | None] = "probe"
 
@@ -62,12 +65,21 @@ class Probe(Order):
                 yield WORK
                 yield AllReduce(buffer, op="sum")
                 yield WORK
-                if me.at("probe") == 0:
-                    yield Recv(buffer, source=1)
-                    yield Send(buffer, to=1)
-                elif me.at("probe") == 1:
-                    yield Send(buffer, to=0)
-                    yield Recv(buffer, source=0)
+                if me.at("probe") < 2:
+                    yield from _messages(buffer, me.at("probe"))
+
+
+def _messages(buffer: Named, rank: int) -> Program:
+    """To a rank that waits, and back; then, after some work, both ways at once."""
+    mate = 1 - rank
+    if rank == 0:
+        yield Recv(buffer, source=mate)
+    yield Send(buffer, to=mate)
+    if rank == 1:
+        yield Recv(buffer, source=mate)
+    yield WORK
+    yield Send(buffer, to=mate)
+    yield Recv(buffer, source=mate)
 
 
 def filled(size: int) -> object:
@@ -81,28 +93,28 @@ def filled(size: int) -> object:
 def measure_network(problem: Problem, ranks: int, seed: int = 0) -> Cluster:
     """This machine's processes as a flat cluster, from ``Probe``.
 
-    Small messages are bimodal: most are quick, some wait for a time slice of the operating system. Latency and
-    bandwidth are those of the quickest tenth; what the others took longer becomes the cluster's delays. What a
-    Send takes of its sender's time is the median.
+    Small messages are bimodal: most are quick, some wait for a time slice of the operating system, most of all where
+    both ends send at once. Times are those of the quickest tenth; what the others took longer becomes the cluster's
+    delays.
     """
     if ranks == 1:
         return Cluster.flat(1, bandwidth=1e9, name="1 process on this machine")
     run = execute(Probe(), problem, ranks, STEPS, seed, progress=False)
     sending, arriving, reducing = _sends(run), _arrivals(run), _reductions(run)
-    message, sent_byte = _line(sending, 0.5)
-    one_way, per_byte = _line(arriving)
+    message, sent_byte = _line(sending)
+    latency, per_byte = _line(arriving)
     fixed, per_reduced = _line({int(critical_bytes(AllReduce, ranks, size)): t for size, t in reducing.items()})
-    per_byte, sent_byte = max(per_byte, 1e-12), min(sent_byte, per_byte)
-    latency = max(one_way - message, 1e-9)
+    per_byte, latency = max(per_byte, 1e-12), max(latency, 1e-9)
     overheads = Overheads(
         collective=max(fixed - rounds(AllReduce, ranks) * latency, 0.0),
         message=message,
-        message_byte=per_byte - min(per_reduced, per_byte - sent_byte) if per_reduced else sent_byte,
+        message_byte=sent_byte + (per_byte - min(per_reduced or per_byte, per_byte)),
         rendezvous=True,
+        send_delays=_delays(sending),
         message_delays=_delays(arriving),
         collective_delays=_delays({size: found for size, found in reducing.items() if size > min(reducing)}),
     )
-    bandwidth = 1 / max(per_byte - overheads.message_byte, 1e-12)
+    bandwidth = 1 / min(per_reduced or per_byte, per_byte)
     name = f"{ranks} processes on this machine, as measured"
     return Cluster.flat(ranks, bandwidth, latency, name=name, overheads=overheads)
 
@@ -140,11 +152,13 @@ def _sends(run: Run) -> Samples:
 
 
 def _arrivals(run: Run) -> Samples:
-    """From rank 0's Send until rank 1, which has been waiting for it, goes on."""
-    sent, received = _timed(run, "Send", 0), _timed(run, "Recv", 1)
+    """From when a message was sent and its receiver waited for it, until the receiver goes on."""
     found: Samples = defaultdict(list)
-    for key in sent.keys() & received.keys():
-        found[key[0]].append(received[key][0].end - sent[key][0].start)
+    for source, target in ((0, 1), (1, 0)):
+        sent, received = _timed(run, "Send", source), _timed(run, "Recv", target)
+        for key in sent.keys() & received.keys():
+            pairs = zip(sent[key], received[key])
+            found[key[0]] += [max(0.0, taken.end - max(put.end, taken.start)) for put, taken in pairs]
     return found
 
 
@@ -160,7 +174,7 @@ def _line(samples: Samples, quantile: float = 0.1) -> tuple[float, float]:
     """Seconds and seconds per byte of a quantile of the times, small and large sizes weighing alike."""
     sizes = np.array(sorted(samples), dtype=float)
     seconds = np.array([np.quantile(samples[size], quantile) for size in sorted(samples)])
-    slope, intercept = np.polyfit(sizes, seconds, 1, w=1 / seconds)
+    slope, intercept = np.polyfit(sizes, seconds, 1, w=1 / np.maximum(seconds, TICK))
     return max(float(intercept), 0.0), max(float(slope), 0.0)
 
 

@@ -24,6 +24,7 @@ from simulator.rank import Rank
 from simulator.stack import Stack, stack
 from simulator.threads import Thread
 from simulator.virtual import Machine
+from simulator.workload import rule_of
 
 from . import torchrun
 from .launch import run_ranks
@@ -85,7 +86,7 @@ def _typical(times: Times, rank: int) -> dict[str, float]:
 
 def time_all(place: Place, whole: Stack, problem: Problem, ranks: int, steps: int, seed: int) -> Times:
     """Run all ranks under the virtual clock in this process. Called in every measuring process at once."""
-    model, rule, times = problem.model(), whole.rule or problem.rule, Times()
+    model, rule, times = problem.model(), rule_of(whole, problem), Times()
     members = [Rank(whole, rank, ranks, model, steps, rule) for rank in range(ranks)]
     # Each draws its own batches, as real ranks do.
     tensors = [Tensors(me, problem, seed, Batches(problem, seed)) for me in members]

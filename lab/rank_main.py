@@ -126,7 +126,10 @@ def _spent(ranks: int) -> bool:
     """Whether this process should not take another job: its group is gone, or groups have piled up."""
     from torch.distributed import distributed_c10d as c10d
 
-    return not c10d.is_initialized() or c10d.get_world_size() != ranks or len(c10d._world.pg_map) > _MOST_GROUPS
+    from .groups import held_groups  # here, for it loads torch
+
+    held = len(c10d._world.pg_map) + held_groups()
+    return not c10d.is_initialized() or c10d.get_world_size() != ranks or held > _MOST_GROUPS
 
 
 def _live(board: Board, parent: int) -> None:

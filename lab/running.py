@@ -102,7 +102,7 @@ class Job:
             parameters=assemble(self.problem, self.seed, pieces),
             buffers=firsts(one.buffers for one in observed),
             notes={**({} if self.stack.drifts else replicas(pieces)), **(notes or {})},
-            facts=Facts.of(model),
+            facts=Facts.of(model, reduced=self.stack.reduced),
             clock_error=max(one.clock_error for one in observed),
             **identity(self.stack, self.problem, members, self.steps, self.seed),
         )
@@ -136,10 +136,16 @@ class RunHandle:
 def job(strategy: AnyStrategy, problem: Problem, ranks: int | None, steps: int, seed: int) -> Job:
     """What is asked, checked as far as it can be before a rank runs. Raises ValueError as ``execute`` says."""
     if not isinstance(problem, Problem):
-        raise ValueError(f"real ranks learn a Problem, for example sim.problem('digits-mlp'); got {problem!r}")
+        raise ValueError(
+            f"real ranks learn a Problem, for example sim.problem('digits-mlp'); got {problem!r}{_remedy(problem)}"
+        )
     whole = stack(strategy)
     if ranks is None:
         ranks = int(os.environ.get("WORLD_SIZE", "2")) if torchrun.inside() else 2
     prepare(whole, problem.model(), ranks, steps, seed, learning=True)
     problem.check()
     return Job(whole, problem, ranks, steps, seed)
+
+
+def _remedy(given: object) -> str:
+    return f': write sim.problem("{given}")' if isinstance(given, str) else ""

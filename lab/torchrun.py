@@ -37,10 +37,8 @@ def run_here(function: Callable[..., Any], ranks: int, *arguments: Any, timeout:
     Initialises the default process group from the environment if there is none, and leaves it to the process's end.
     ``timeout`` [s] is how long a collective waits for the others.
 
-    Raises:
-        ValueError: ``ranks`` is not the number of processes that torchrun started, or the function raised one.
-        RankError: the others could not be reached, or the function raised anything else; torchrun then ends the
-            other ranks.
+    Raises ValueError when ``ranks`` is not the number of processes that torchrun started, or the function raised one;
+    RankError when the others could not be reached, or the function raised anything else: torchrun then ends the others.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks != world:

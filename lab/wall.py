@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from simulator.rules import Rule
 from simulator.spans import COMPUTE, Sample, Spans
 from simulator.stack import Stack
 from simulator.values import Params, whole
+from simulator.workload import rule_of
 
 from .clocks import Clock, agree
 from .collectives import issue
@@ -47,10 +48,7 @@ class Observed:
 
 def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:
     """Run one rank's program to its end. Called in every rank at once."""
-    rule = stack.rule or problem.rule
-    _warm_up(rule)
-    me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
-    tensors = Tensors(me, problem, seed, Batches(problem, seed), place.device)
+    me, tensors = prepared(place, stack, problem, steps, seed)
     machine = Wall(place, stack, me, tensors)
     try:
         machine.run()
@@ -60,8 +58,16 @@ def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int
     return Observed(machine.spans, machine.samples, machine.outcomes, held, machine.clock.error, tensors.buffers())
 
 
-@cache
-def _warm_up(rule: Rule) -> None:
+def prepared(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> tuple[Rank, Tensors]:
+    """A rank and its tensors, with torch warm."""
+    rule = rule_of(stack, problem)
+    warm_up(rule)
+    me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
+    return me, Tensors(me, problem, seed, Batches(problem, seed), place.device)
+
+
+@lru_cache(maxsize=64)
+def warm_up(rule: Rule) -> None:
     """Let torch load what it loads on first use (1 to 2 s for optimizers), before time counts."""
     leaf: torch.Tensor = torch.nn.Parameter(torch.zeros(2))
     leaf.grad = torch.zeros(2)

@@ -13,13 +13,13 @@ from .catalog import device, devices
 from .checking import listing, validate
 from .cluster import Cluster, Device, Overheads, cluster
 from .errors import DivergedError, OutOfMemoryError, ProgramError, RankError, RunFileError
+from .fairness import fair_rates
 from .footprint import Footprint
 from .jobs import Job, simulate_jobs
 from .listing import Listing
 from .memory import RankMemory, memory
 from .model import Block, Model, Part
 from .models import model, models, transformer, with_knobs
-from .network import fair_rates
 from .operations import MatMul, Operations, Stream
 from .precision import Precision
 from .problem import Problem

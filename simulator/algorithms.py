@@ -28,18 +28,22 @@ PASSES = {AllReduce: 2, ReduceScatter: 1, AllGather: 1}
 
 @dataclass(frozen=True)
 class Stage:
-    """What flows at one time, after ``inside`` messages within a machine and ``between`` messages between machines."""
+    """What flows at one time, after ``inside`` messages within a machine and ``between`` messages between machines.
+
+    ``streams``: whether it goes in pieces along chains.
+    """
 
     traffic: Traffic
     inside: int = 0
     between: int = 0
+    streams: bool = False
 
 
 def ring(kind: type[Collective], machines: Machines, rings: Sequence[Sequence[int]]) -> tuple[Stage, ...]:
     """Along rings through all members at once, each with its part of the value.
 
     >>> ring(AllReduce, [[0, 1]], [[0, 1]])
-    (Stage(traffic=Counter({(0, 1): 1.0, (1, 0): 1.0}), inside=2, between=0),)
+    (Stage(traffic=Counter({(0, 1): 1.0, (1, 0): 1.0}), inside=2, between=0, streams=False),)
     """
     n, m = sum(map(len, machines)), len(machines)
     share = PASSES[kind] * (n - 1) / n / len(rings)
@@ -58,7 +62,7 @@ def chain(root: int, machines: Machines, rings: Sequence[Sequence[int]]) -> tupl
         at = order.index(root)
         for hop in pairwise([*order[at:], *order[:at]]):
             traffic[hop] += 1 / len(rings)  # type: ignore[assignment]
-    return (Stage(traffic, n - m, m - 1),)
+    return (Stage(traffic, n - m, m - 1, True),)
 
 
 def tree(machines: Machines) -> tuple[Stage, ...]:
@@ -76,7 +80,7 @@ def tree(machines: Machines) -> tuple[Stage, ...]:
         for (a, b), share in edges:
             traffic[a, b] += share  # type: ignore[assignment]
             traffic[b, a] += share  # type: ignore[assignment]
-    return (Stage(traffic, 2 * (max(map(len, machines)) - 1), 2 * doublings(len(machines))),)
+    return (Stage(traffic, 2 * (max(map(len, machines)) - 1), 2 * doublings(len(machines)), True),)
 
 
 def hierarchical(kind: type[Collective], machines: Machines) -> tuple[Stage, ...]:
@@ -123,8 +127,9 @@ def _turn(axes: Sequence[Machines], turn: int) -> Stage:
 def direct(kind: type[Collective], machines: Machines) -> tuple[Stage, ...]:
     """Everybody to everybody: each adds up one part of the value, and gives the sum to all."""
     members = [rank for machine in machines for rank in machine]
-    traffic: Traffic = Counter(dict.fromkeys(permutations(members, 2), PASSES[kind] / len(members)))
-    return (Stage(traffic, *((PASSES[kind], 0) if len(machines) == 1 else (0, PASSES[kind]))),)
+    traffic: Traffic = Counter(dict.fromkeys(permutations(members, 2), 1 / len(members)))
+    alone = len(machines) == 1
+    return (Stage(traffic, int(alone), int(not alone)),) * PASSES[kind]
 
 
 def pairwise_exchange(machines: Machines) -> tuple[Stage, ...]:

@@ -8,6 +8,9 @@ from . import checks
 from .values import Tied, bounds
 from .work import FREE, Scaled, Work
 
+EXPERT = -3
+"""Column of the expert's number in the rows that a Part with ``routes`` gives, one for each choice of an expert."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -19,11 +22,12 @@ class Part:
     - ``shares``: ranks split its units, and each needs all of its input. ``sums``: they split its units, and their
       outputs add up. ``adds``: it adds what entered the part of that number in the block.
     - ``mixes``: every token of it reads other tokens, as attention does; with ``causal`` only those before it.
-    - ``routes``: it sends tokens to experts; ``experts``: it is these experts, its units. ``routing``: with ``routes``,
-      how much more of the tokens the busiest rank sends or gets than the mean one; without it an AllToAll cannot be
-      timed without tensors.
+    - ``routes``: it sends tokens to experts, in rows whose column ``EXPERT`` says to which; ``experts``: it is these
+      experts, its units. ``routing``: with ``routes``, how much more of the tokens the busiest rank sends or gets than
+      the mean one; without it an AllToAll cannot be timed without tensors.
     - ``saved_bytes``: what it keeps for its backward pass, per sample (None: what enters it); ``saved_units`` too,
-      which ranks split that split its units.
+      which ranks split that split its units. ``again_bytes``: what its backward pass first computes again, per sample,
+      and holds only while it runs; it is split as ``saved_units`` are.
     """
 
     forward: Work = FREE
@@ -41,6 +45,7 @@ class Part:
     routing: float | None = None
     saved_bytes: float | None = None
     saved_units: float = 0.0
+    again_bytes: float = 0.0
 
     @property
     def split(self) -> bool:
@@ -81,11 +86,17 @@ class Block:
     aside: bool = False
 
     def __post_init__(self) -> None:
+        checks.owned(self)
         checks.whole("parameters", self.parameters)
         checks.whole("buffers", self.buffers)
         if self.saved_bytes is not None:
             checks.number("saved_bytes", self.saved_bytes, least=0)
         checks.number("input_bytes", self.input_bytes, least=0)
+
+    def __repr__(self) -> str:
+        parts = f", {len(self.parts)} parts" if self.parts else ""
+        flops = f"{self.forward.flops:.4g} FLOP forward and {self.backward.flops:.4g} backward a sample"
+        return f"<Block of {self.parameters:,} parameters: {flops}{parts}>"
 
     @property
     def later(self) -> Work:

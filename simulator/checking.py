@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from types import NoneType
-
 from . import checks
 from .cluster import check_ranks, cluster
 from .errors import ProgramError
@@ -13,14 +10,17 @@ from .hazards import Hazard, InFlight
 from .listing import Listing
 from .model import Model
 from .observed import Observed, Question
+from .passes import PASSES, PartPass, Pass
 from .problem import Problem
 from .program import Broadcast, Collective, Instruction, Recv, Send, Until
 from .rank import Rank
+from .remembering import remembered
 from .rewriting import spoken
 from .spans import COMPUTE
 from .stack import Layer, Order, Stack, stack
 from .values import Act, ActGrad, Grads, Params, Value, whole
 from .virtual import Machine
+from .workload import check_workload, model_of, rule_of
 
 AnyStrategy = Order | Layer | Stack
 MOST_SHOWN = 256
@@ -80,28 +80,28 @@ def ensure_valid(strategy: Stack, ranks: int, model: Model) -> Programs | None:
     """
     if not strategy.order.static:
         return None
-    try:
-        hash(strategy)
-    except TypeError:  # an order with fields that have no hash cannot be remembered
-        return _once.__wrapped__(strategy, ranks, model)
-    return _once(strategy, ranks, model)
+    return _few(strategy, ranks, model) if ranks <= MOST_SHOWN else _many(strategy, ranks, model)
 
 
-@lru_cache(maxsize=256)
-def _once(strategy: Stack, ranks: int, model: Model) -> Programs:
-    members = _members(strategy, ranks, model, 1)
-    return _checked_text(strategy, members, run=ranks <= MOST_SHOWN)  # a machine will soon run them anyway
+@remembered(256)
+def _few(strategy: Stack, ranks: int, model: Model) -> Programs:
+    return _checked_text(strategy, _members(strategy, ranks, model, 1))
+
+
+@remembered(16)  # what many ranks say takes room
+def _many(strategy: Stack, ranks: int, model: Model) -> Programs:
+    return _checked_text(strategy, _members(strategy, ranks, model, 1), run=False)  # a machine will soon run them
 
 
 def _members(strategy: Stack, ranks: int, workload: Model | Problem | None, steps: int) -> list[Rank]:
     check_ranks(ranks)
     checks.whole("steps", steps, least=1)
-    checks.kind("workload", workload, (Model, Problem, NoneType), "a Model or a Problem, such as problem('digits-mlp')")
-    model = workload.model() if isinstance(workload, Problem) else workload
-    model = model or _sample(strategy, ranks)
+    if workload is not None:
+        check_workload(workload)
+    model = _sample(strategy, ranks) if workload is None else model_of(workload)
     strategy.check(ranks, model)
     model = model.evenly_routed
-    rule = strategy.rule or (workload.rule if isinstance(workload, Problem) else None)
+    rule = rule_of(strategy, workload)
     return [Rank(strategy, rank, ranks, model, steps, rule) for rank in range(ranks)]
 
 
@@ -123,8 +123,9 @@ def _checked_text(strategy: Stack, members: list[Rank], run: bool = True) -> Pro
         return _said(strategy, asked), asked.questions  # type: ignore[arg-type]
 
     told = programs(members, say)
-    for instruction, rank in {one: rank for rank, text in told.texts.items() for one in text}.items():
-        _check_places(instruction, members[rank])
+    for rank, text in told.texts.items():
+        for instruction in {id(one): one for one in text}.values():  # quicker than by what they are
+            _check_places(instruction, members[rank])
     _no_hazards(told)
     if not run:
         return told
@@ -170,7 +171,7 @@ def _check_places(instruction: Instruction, me: Rank) -> None:
     for one in inner:
         _check_places(one, me)
     blocks = len(me.model.blocks)
-    if any(_last_block(whole(value)) >= blocks for value in (*instruction.reads, *instruction.writes)):
+    if _last_block(instruction) >= blocks:
         raise ValueError(
             f"the model has {blocks} block(s), numbered from 0; got {instruction} on rank {me.rank}: see me.blocks"
         )
@@ -183,7 +184,14 @@ def _check_places(instruction: Instruction, me: Rank) -> None:
         )
 
 
-def _last_block(value: Value) -> int:
+def _last_block(instruction: Instruction) -> int:
+    """The last block of which an instruction touches something; -1 if none."""
+    if type(instruction) in PASSES and isinstance(instruction, (Pass, PartPass)):
+        return instruction.block  # most are passes, whose values take longer to name
+    return max(map(_block_of, map(whole, (*instruction.reads, *instruction.writes))), default=-1)
+
+
+def _block_of(value: Value) -> int:
     """The last block that a value belongs to; -1 if none."""
     if isinstance(value, (Params, Grads)):
         return max(value.blocks, default=-1)

@@ -15,7 +15,7 @@ def whole(name: str, value: object, least: int = 0, of: str = "") -> int:
     10
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{_of(of)}{name} is a whole number, at least {least}; got {name}={value!r}")
+        raise ValueError(f"{_of(of)}{name} is a whole number, at least {least}; got {name}={shown(value)}")
     return int(value)
 
 
@@ -28,14 +28,74 @@ def number(name: str, value: object, least: float = -inf, above: float = -inf, o
     finite = not isinstance(value, bool) and isinstance(value, Real) and -inf < float(value) < inf
     if not finite or float(value) < least or float(value) <= above:  # type: ignore[arg-type]
         bound = f", above {above:g}" if above > -inf else f", at least {least:g}" if least > -inf else ""
-        raise ValueError(f"{_of(of)}{name} is a finite number{bound}; got {name}={value!r}")
+        raise ValueError(f"{_of(of)}{name} is a finite number{bound}; got {name}={shown(value)}")
     return float(value)  # type: ignore[arg-type]
+
+
+OWN = {int, float, bool, str, type(None), tuple}
+"""The types of most fields: quicker to tell by than by what a number is."""
+
+
+def owned(record: object) -> None:
+    """Make the numbers of a frozen dataclass Python's own: numpy's int32 overflows, and its float32 rounds."""
+    for name, value in vars(record).items():
+        if type(value) not in OWN and isinstance(value, Real):
+            object.__setattr__(record, name, int(value) if isinstance(value, Integral) else float(value))
+
+
+def share_kept(name: str, value: object, of: str) -> float:
+    """A share kept of the past, ``0 <= value < 1``, such as a momentum; else ValueError.
+
+    >>> share_kept("momentum", 0.9, of="Momentum")
+    0.9
+    """
+    kept = number(name, value, of=of)
+    if not 0 <= kept < 1:
+        raise ValueError(
+            f"{of}: {name} is the share kept of the past, 0 <= {name} < 1 (at 1 nothing is ever forgotten);"
+            f" got {name}={value}; 0.9 is usual"
+        )
+    return kept
 
 
 def kind(name: str, value: object, wanted: type | tuple[type, ...], example: str) -> None:
     """Something of the wanted type, else ValueError with an example."""
     if not isinstance(value, wanted):
         raise ValueError(f"{name} is {example}; got {name}={shown(value)}")
+
+
+def flag(name: str, value: object, example: str = "True or False") -> bool:
+    """True or False, numpy's own among them, else ValueError.
+
+    >>> flag("fold", True)
+    True
+    """
+    if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):
+        return bool(value)
+    raise ValueError(f"{name} is {example}; got {name}={shown(value)}")
+
+
+def one_of(name: str, value: object, choices: Iterable[object]) -> None:
+    """One of a few words, else ValueError that names them.
+
+    >>> one_of("detail", "flow", ("flow", "messages"))
+    """
+    known = list(choices)
+    if value not in known:
+        raise ValueError(f"{name} is one of {', '.join(map(repr, known))}; got {name}={shown(value)}")
+
+
+def comparable(name: str, value: object, remedy: str) -> None:
+    """Something that has a hash, else ValueError: instructions are compared with each other.
+
+    >>> comparable("function", max, "a function")
+    """
+    try:
+        hash(value)
+    except TypeError as error:
+        raise ValueError(
+            f"instructions are compared, so {name} has a hash: give {remedy}; got {name}={shown(value)} ({error})"
+        ) from None
 
 
 def several(name: str, value: object, example: str) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import checks
 from .clusters.device import Device
-from .clusters.graph import Graph, built, directed, hops
+from .clusters.graph import Graph, built, directed, hops, whole
 from .clusters.slowed import Where, slowed
 from .clusters.star import Star
 from .clusters.subset import subset
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ALGORITHMS", "Cluster", "Device", "Link", "Overheads", "check_ranks", "cluster"]
 
 ALGORITHMS = ("ring", "tree", "hierarchical", "direct", "auto")
+KNOBS = ("device", "devices", "algorithm", "library", "overheads")
+"""What every way to make a cluster takes."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,24 @@ class Overheads:
     - ``rendezvous``: bytes move only when the receiver waits, as with gloo: who waits late pays one latency more.
     - ``beside`` [s]: what a collective or a Recv takes longer on a stream, beside a program that computes: threads of
       an interpreter wait for each other.
-    - ``message_delays``, ``collective_delays`` [s]: extra delays, as often as they were measured; every message, or
-      collective, draws one of them with the seed of the run. Operating systems make them.
+    - ``send_delays``, ``message_delays``, ``collective_delays`` [s]: extra delays, as often as they were measured;
+      every Send, message on its way, or collective draws one with the seed of the run. Operating systems make them.
     """
 
     collective: float = 0.0
     message: float = 0.0
     message_byte: float = 0.0
     rendezvous: bool = False
+    send_delays: tuple[float, ...] = ()
     message_delays: tuple[float, ...] = ()
     collective_delays: tuple[float, ...] = ()
     collectives: tuple[tuple[str, int, Measured], ...] = ()
     beside: float = 0.0
+
+    @property
+    def random(self) -> bool:
+        """Whether something is drawn."""
+        return bool(self.send_delays or self.message_delays or self.collective_delays)
 
     def on(self, stream: str) -> float:
         """What something takes longer on a stream than in the program itself [s]."""
@@ -89,14 +97,19 @@ class Cluster:
     devices: tuple[Device, ...] = ()
     algorithm: str = "ring"
     library: str | None = None
-    routes: dict[tuple[int, int], tuple[Link, ...]] = field(default_factory=dict, init=False, repr=False)
-    known: dict[Link, float] = field(default_factory=dict, init=False, repr=False)
+    _routes: dict[tuple[int, int], tuple[Link, ...]] = field(default_factory=dict, init=False, repr=False)
+    _speeds: dict[Link, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_ranks(self.ranks)
+        object.__setattr__(self, "ranks", check_ranks(self.ranks))
         given: Any = self.wiring
         if not isinstance(given, Wiring):
             object.__setattr__(self, "wiring", Graph(self.ranks, given))
+        if self.wiring.ranks != self.ranks:
+            raise ValueError(
+                f"a cluster has as many ranks as its wiring; got ranks={self.ranks} on a wiring of"
+                f" {self.wiring.ranks}: make another cluster, or take some of its ranks with cluster.subset(range(…))"
+            )
         object.__setattr__(self, "device", _device(self.device))
         every = checks.several("devices", self.devices, "a sequence of Devices, one for each rank")
         object.__setattr__(self, "devices", tuple(map(_device, every)))
@@ -114,25 +127,28 @@ class Cluster:
         ranks: int,
         bandwidth: float,
         latency: float = 0.0,
-        device: Device | str | None = None,
+        device: Device | str | Sequence[Device | str] | None = None,
         name: str | None = None,
         overheads: Overheads | None = None,
+        **knobs: Any,
     ) -> Cluster:
         """All ranks on one switch that is never the bottleneck.
 
         Each rank sends ``bandwidth`` and receives ``bandwidth`` [B/s] at once; a message takes ``latency`` [s] from
-        rank to rank, plus its bytes over the bandwidth.
+        rank to rank, plus its bytes over the bandwidth. ``knobs``: ``algorithm``, ``library``, ``devices``, as of a
+        Cluster.
 
         >>> Cluster.flat(ranks=8, bandwidth=12.5e9, latency=10e-6).latency(0, 7)
         1e-05
         """
-        check_ranks(ranks)
+        ranks = check_ranks(ranks)
         if bandwidth != inf:
-            checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
-        checks.number("latency", latency, least=0, of="in seconds")
+            bandwidth = checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
+        latency = checks.number("latency", latency, least=0, of="in seconds")
         each = (Speed(bandwidth, latency / 2),)
         name = name or f"{ranks} ranks on one switch, {bandwidth:g} B/s, {latency:g} s"
-        return cls(name, ranks, Star(ranks, each, each), _device(device or Device()), overheads or Overheads())
+        given = {"device": device or Device(), "overheads": overheads or Overheads(), **knobs}
+        return instead(cls(name, ranks, Star(ranks, each, each)), given)
 
     @classmethod
     def from_graph(cls, graph: nx.Graph, name: str | None = None, seed: int = 0, **knobs: Any) -> Cluster:
@@ -153,7 +169,7 @@ class Cluster:
         (2, ((0, 'switch'), ('switch', 1)), 2e-06)
         """
         ranks, both_ways = directed(graph)
-        return cls(name or f"a network of {ranks} ranks", ranks, Graph(ranks, both_ways, seed), **knobs)
+        return instead(cls(name or f"a network of {ranks} ranks", ranks, whole(ranks, both_ways, seed)), knobs)
 
     @cached_property
     def graph(self) -> nx.DiGraph:
@@ -162,9 +178,9 @@ class Cluster:
 
     def route(self, source: int, target: int) -> tuple[Link, ...]:
         """The links from one rank to another: a path of least latency, always the same for the same ranks."""
-        known = self.routes.get((source, target))
+        known = self._routes.get((source, target))
         if known is None:
-            known = self.routes[source, target] = hops(self.wiring.path(source, target))
+            known = self._routes[source, target] = hops(self.wiring.path(source, target))
         return known
 
     def latency(self, source: int, target: int) -> float:
@@ -174,10 +190,10 @@ class Cluster:
 
     def bandwidth(self, link: Link) -> float:
         """Bytes per second that data can have of one link, in its direction."""
-        known = self.known.get(link)
+        known = self._speeds.get(link)
         if known is None:
             speed = self.wiring.speed(link)
-            known = self.known[link] = float(speed.bandwidth * speed.efficiency)
+            known = self._speeds[link] = float(speed.bandwidth * speed.efficiency)
         return known
 
     def device_of(self, rank: int) -> Device:
@@ -187,7 +203,7 @@ class Cluster:
     def slowed(self, factors: Mapping[Where, float]) -> Cluster:
         """The same with slow links. ``{3: 4.0}``: those of rank 3 have a quarter of their bandwidth, both ways.
 
-        A pair of nodes is one link, one way. Raises ValueError for what is not there, and for factors of 0 or less.
+        A pair of nodes is one link, one way. Raises ValueError for what is not there, and for factors below 1.
 
         >>> slow = Cluster.flat(ranks=4, bandwidth=1e9).slowed({3: 4.0})
         >>> slow.bandwidth((3, "switch")), slow.bandwidth((2, "switch"))
@@ -196,7 +212,7 @@ class Cluster:
         wiring = slowed(self.wiring, factors)
         names = ", ".join(f"{where} by {factor:g}" for where, factor in list(factors.items())[:4])
         more = f", {len(factors) - 4} more" if len(factors) > 4 else ""
-        return replace(self, name=f"{self.name}, slowed: {names}{more}", wiring=wiring)
+        return replace(self, name=f"{self.name}, slowed: {names}{more}", wiring=wiring) if factors else self
 
     def subset(self, ranks: Iterable[int]) -> Cluster:
         """Some of its ranks, numbered from 0; messages between them take the links that they take in the whole.
@@ -217,6 +233,9 @@ class Cluster:
     def __str__(self) -> str:
         return self.name
 
+    def __repr__(self) -> str:
+        return f"<Cluster of {self.ranks} rank{'s' if self.ranks > 1 else ''}: {self.name}>"
+
 
 def _device(one: Device | str) -> Device:
     """A device, or the one of the catalogue that has this key."""
@@ -226,6 +245,25 @@ def _device(one: Device | str) -> Device:
         return device(one)
     checks.kind("device", one, Device, 'a Device, or the key of one, such as "a100-sxm-80gb"')
     return one
+
+
+def instead(cluster: Cluster, knobs: Mapping[str, Any]) -> Cluster:
+    """A cluster with some of the ``KNOBS`` in the place of its own. Raises ValueError for others.
+
+    ``device`` is one for all ranks, whatever they had, or a list with one for each; ``library=None`` is none.
+
+    >>> two = instead(Cluster.flat(2, 1e9), dict(device=["a100-sxm-80gb", "h100-sxm"], algorithm="tree"))
+    >>> two.device_of(1).name, two.algorithm
+    ('NVIDIA H100 SXM', 'tree')
+    """
+    if unknown := [name for name in knobs if name not in KNOBS]:
+        raise ValueError(f"every cluster takes {', '.join(KNOBS)}; got {', '.join(unknown)}")
+    fields = dict(knobs)
+    if "device" in fields:
+        chosen = fields["device"]
+        every = tuple(chosen) if isinstance(chosen, (list, tuple)) and chosen else (chosen,)
+        fields = {"devices": every if len(every) > 1 else (), **fields, "device": every[0]}
+    return replace(cluster, **fields) if fields else cluster
 
 
 def check_ranks(ranks: int) -> int:
@@ -246,10 +284,12 @@ def cluster(
     - ``ranks``: how many, where the preset does not count ``nodes``.
     - ``device``: what computes, instead of the preset's own; a name from the catalogue, or one for each rank.
     - ``algorithm``, ``overheads``: as of a Cluster, instead of the preset's own.
-    - ``knobs``: of the preset.
+    - ``knobs``: of the preset; and ``library``, ``devices``, as of a Cluster, instead of its own.
 
     >>> print(cluster("ideal", ranks=4), cluster("dgx-h100", nodes=2).ranks, sep=", ")
     4 ranks on an ideal network, 16
+    >>> cluster("single-switch", ranks=4, library="nccl").library, cluster("dgx-h100", nodes=2, library=None).library
+    ('nccl', None)
     """
     from .clusters.presets import made
 

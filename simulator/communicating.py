@@ -23,11 +23,11 @@ class Collective(Instruction):
         require_value("value", self.value)
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return (self.value,)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (self.value,)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class ReduceScatter(Collective):
         check_op(self.op)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (self.into or self.value,)
 
 
@@ -76,7 +76,7 @@ class AllGather(Collective):
     ragged: bool = False
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (self.into or self.value,)
 
 
@@ -100,11 +100,11 @@ class AllToAll(Collective):
                 raise ValueError(f"an AllToAll names counts, into and arrived; got {name}={getattr(self, name)!r}")
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return self.value, self.counts
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return self.into, self.arrived
 
 
@@ -148,7 +148,7 @@ class Send(Instruction):
         require_value("value", self.value)
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return (self.value,)
 
     def __str__(self) -> str:
@@ -178,7 +178,7 @@ class Recv(Instruction):
         return self.into or self.value
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (self.stored,)
 
     def __str__(self) -> str:

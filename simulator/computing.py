@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .work import Work
 
 
+MATHS = "a function of a module, or a frozen dataclass with a __call__"
+"""What the maths of an instruction is, so that two of them can be compared."""
+
+
 @dataclass(frozen=True)
 class Update(Instruction):
     """Apply the rule to parameters (``Params(…)`` or a chunk of them) and set their gradients to zero.
@@ -33,11 +37,11 @@ class Update(Instruction):
             require_value("since", self.since)
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return (self.since,) if self.since else ()
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return self.params, gradients_of(self.params)
 
     def __str__(self) -> str:
@@ -57,11 +61,11 @@ class Reduce(Instruction):
         require_value("source", self.source)
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return self.target, self.source
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (self.target,)
 
     def __str__(self) -> str:
@@ -80,11 +84,11 @@ class Copy(Instruction):
         require_value("target", self.target)
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return (self.source,)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (self.target,)
 
     def __str__(self) -> str:
@@ -115,6 +119,9 @@ class Compute(Instruction):
         checks.number("seconds", self.seconds, least=0, of="Compute")
         if not callable(self.function):
             raise ValueError(f"the maths of a Compute is a function of tensors; got function={self.function!r}")
+        checks.comparable("function", self.function, MATHS)
+        checks.comparable("sizes", self.sizes, "a tuple of bytes")
+        checks.comparable("work", self.work, "works of numbers and tuples")
 
     def __str__(self) -> str:
         return f"Compute {getattr(self.function, '__name__', 'function')}"
@@ -135,6 +142,7 @@ class Measure(Instruction):
         object.__setattr__(self, "reads", as_values("reads", self.reads))
         if not callable(self.function):
             raise ValueError(f"a Measure has a function from tensors to a number; got function={self.function!r}")
+        checks.comparable("function", self.function, MATHS)
 
     def __str__(self) -> str:
         return f"Measure {self.name}"
@@ -156,7 +164,7 @@ class Free(Instruction):
             require_value("keep", self.keep)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (self.value,)
 
     def __str__(self) -> str:

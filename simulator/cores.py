@@ -74,12 +74,7 @@ class Cores:
 
         def end() -> None:
             thread.clock = max(start, self.machine.env.now)
-            self.machine.maths(thread, instruction, thread.clock)
-            if decoded.stores and thread.state.tensors is None:
-                thread.state.me.store(instruction)  # type: ignore[arg-type]
-            self.machine.observe(thread, decoded, start)
-            if thread.guard is not None:
-                thread.guard.done += 1
+            self.machine.complete(thread, instruction, decoded, start)
             self.machine.resume(thread)
 
         if length:

@@ -31,7 +31,7 @@ def seconds(instruction: Instruction, me: Rank, device: Device) -> float:
     """The time of one computation, without noise. Instructions whose work a model does not give take no time."""
     model = me.model
     if isinstance(instruction, (Forward, Backward, BackwardInput, BackwardWeight, ForwardPart, BackwardPart)):
-        return _pass(instruction, model.blocks[instruction.block], me.samples(instruction.microbatch), device)
+        return of_pass(instruction, model.blocks[instruction.block], me.samples(instruction.microbatch), device)
     if isinstance(instruction, Load):
         first = instruction.microbatch % me.microbatches == 0  # which pays for all of the step
         return model.load.of(me.samples(0) * me.microbatches, device) if first else 0.0
@@ -56,8 +56,8 @@ def _own(compute: Compute, me: Rank, device: Device) -> float:
     return compute.seconds + (compute.work.of(me.samples(0), device) if compute.work is not None else 0.0)
 
 
-def _pass(instruction: Instruction, block: Block, samples: float, device: Device) -> float:
-    """The time of one microbatch through a block, or through a half or a part of it."""
+def of_pass(instruction: Instruction, block: Block, samples: float, device: Device) -> float:
+    """The time of one microbatch of so many samples through a block, or through a half or a part of it."""
     if isinstance(instruction, Forward):
         return _issued([block.forward], samples, device)
     if isinstance(instruction, ForwardPart):

@@ -58,12 +58,11 @@ class Cut:
 
 def local(model: Model, cut: Cut) -> Model:
     """A model as one rank sees it; one object for all ranks that see the same. ValueError when a block has no parts."""
-    if not cut.parted:
-        return model
-    if cut not in model.cuts:
+    known = model.cuts.get(cut) if cut.parted else model
+    if known is None:
         mine = _local(model, cut)
-        model.cuts[cut] = next((other for other in model.cuts.values() if other == mine), mine)
-    return model.cuts[cut]
+        known = model.cuts[cut] = next((other for other in model.cuts.values() if other == mine), mine)
+    return known
 
 
 def _local(model: Model, cut: Cut) -> Model:
@@ -152,6 +151,7 @@ def _part(part: Part, cut: Cut, total: bool) -> Part:
         units=(),
         saved_bytes=_saved(part, cut),
         saved_units=0.0,
+        again_bytes=part.again_bytes / cut.tensor[1] / cut.context[1],
         # What is split is known by the numbers above; the flags go on saying what is communicated.
     )
 

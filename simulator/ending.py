@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ProgramError
 from .listing import Listing
-from .threads import State, Thread
+from .threads import Parcel, State, Thread
 
 if TYPE_CHECKING:
     from .virtual import Machine
@@ -27,8 +27,8 @@ class Ending:
             raise self.error("deadlock: no rank can go on\n" + "\n".join(lines))
         for state in self.machine.states:
             self._complete(state)
-            if state.inbox:
-                parcel = state.inbox[0]
+            if left := [*state.inbox, *_offered(state)]:
+                parcel = left[0]
                 sent = self.machine.spans.labels[parcel.label]
                 history = self.machine.state_of(parcel.source).history or []
                 raise self.error(
@@ -79,5 +79,11 @@ def _where(thread: Thread) -> str:
 
 def _has(thread: Thread) -> str:
     """What lies in the letterbox of a rank that waits for another message."""
-    parcels = ", ".join(f"{parcel.value} from rank {parcel.source}" for parcel in thread.state.inbox[:4])
+    there = [*thread.state.inbox, *_offered(thread.state)]
+    parcels = ", ".join(f"{parcel.value} from rank {parcel.source}" for parcel in there[:4])
     return f"; messages are matched by name, and it has been sent {parcels}" if parcels else ""
+
+
+def _offered(state: State) -> list[Parcel]:
+    """What others hold ready for a rank until it asks for it, in a rendezvous."""
+    return [parcel for channel in dict.fromkeys(state.offers) for parcel in channel.queue]

@@ -18,6 +18,14 @@ class ProgramError(ValueError):
 class DivergedError(ValueError):
     """A loss is no longer a finite number."""
 
+    @classmethod
+    def of_loss(cls, rank: int, step: int, loss: float) -> DivergedError:
+        """What a rank says whose loss in a step is not finite."""
+        return cls(
+            f"a loss is a finite number; rank {rank} got {loss} in step {step}: the training diverged, or the data hold"
+            " NaN; try a smaller learning rate"
+        )
+
 
 class OutOfMemoryError(ValueError):
     """A plan needs more memory than a device has.

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from math import prod
 
 from .algorithms import PASSES, Machines, both_trees
-from .lanes import Needs, Script, Writer
+from .lanes import Script, Writer
 from .program import AllReduce, AllToAll, Broadcast, Collective, ReduceScatter
 
 
@@ -71,10 +71,9 @@ def _rings(writer: Writer, rings: Sequence[Sequence[int]], passes: int, share: f
 def _chain(writer: Writer, root: int, rings: Sequence[Sequence[int]], pieces: int) -> None:
     for order in rings:
         at = order.index(root)
-        line, needs = [*order[at:], *order[:at]], ()
-        for source, target in pairwise(line):
-            number = writer.lane(source, target, 1 / len(rings) / pieces, pieces, needs)
-            needs = ((number, 0),)  # type: ignore[assignment]
+        before: tuple[int, ...] = ()
+        for source, target in pairwise([*order[at:], *order[:at]]):
+            before = (writer.pieces(source, target, 1 / len(rings), pieces, before),)
     writer.end_stage(len(rings[0]) - 1)
 
 
@@ -84,7 +83,7 @@ def _tree(writer: Writer, machines: Machines, pieces: int) -> None:
     for first in range(width):
         lines = [[*machine[first:], *machine[:first]] for machine in machines]
         for edges in trees:
-            _up_and_down(writer, lines, edges, 1 / width / len(trees) / pieces, pieces)
+            _up_and_down(writer, lines, edges, 1 / width / len(trees), pieces)
     height = max(_levels(dict(trees[0])).values(), default=0)
     writer.end_stage(2 * (max(map(len, machines)) - 1 + height))
 
@@ -97,11 +96,11 @@ def _up_and_down(
     downwards = [(line[j], line[j + 1]) for line in lines for j in range(len(line) - 1)]
     joined = sorted(edges, key=lambda edge: levels[edge[0]])
     downwards = [(lines[parent][0], lines[child][0]) for child, parent in joined] + downwards
-    into: defaultdict[int, Needs] = defaultdict(tuple)
+    into: defaultdict[int, tuple[int, ...]] = defaultdict(tuple)
     for above, below in reversed(downwards):
-        into[above] += ((writer.lane(below, above, share, pieces, into[below]), 0),)
+        into[above] += (writer.pieces(below, above, share, pieces, into[below]),)
     for above, below in downwards:
-        into[below] = ((writer.lane(above, below, share, pieces, into[above]), 0),)
+        into[below] = (writer.pieces(above, below, share, pieces, into[above]),)
 
 
 def _levels(parent: dict[int, int]) -> dict[int, int]:
@@ -152,33 +151,28 @@ def _buckets(writer: Writer, kind: type[Collective], axes: Sequence[Machines]) -
 
 
 def _direct(writer: Writer, kind: type[Collective], machines: Machines) -> None:
-    """Parts to who adds them up, all at once; sums to everybody as soon as they are complete."""
-    members = [rank for machine in machines for rank in machine]
-    number = {pair: index for index, pair in enumerate((a, b) for a in members for b in members if a != b)}
-    needs = {rank: tuple((number[other, rank], 1) for other in members if other != rank) for rank in members}
-    for source, target in number:
-        writer.lane(source, target, 1 / len(members), PASSES[kind], needs[source])
-    writer.end_stage(PASSES[kind])
+    """Parts to who adds them up, all at once; sums to everybody when they are complete."""
+    for _ in range(PASSES[kind]):
+        _all_at_once(writer, machines, kind)
 
 
-def _all_at_once(writer: Writer, machines: Machines) -> None:
-    members = [rank for machine in machines for rank in machine]
-    for source in members:
-        for target in members:
-            if target != source:
-                writer.lane(source, target, 1 / (len(members) - 1), 1)
+def _all_at_once(writer: Writer, machines: Machines, kind: type[Collective] = AllToAll) -> None:
+    """A part for everybody; of an exchange, a rank keeps nothing for itself."""
+    pairs = permutations([rank for machine in machines for rank in machine], 2)
+    many = sum(map(len, machines)) - (kind is AllToAll)
+    for source, target in pairs:
+        writer.lane(source, target, 1 / many)
     writer.end_stage(1)
 
 
 def _binomial(writer: Writer, line: Sequence[int]) -> None:
-    """Who has the value sends it on, to one after another: in every round twice as many have it."""
-    into: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for child in range(1, len(line)):
-        parent = child ^ (1 << child.bit_length() - 1)
-        needs = ((into[parent], 0),) if parent else ()
-        into[child] = last[parent] = writer.lane(line[parent], line[child], 1.0, 1, needs, last.get(parent))
-    writer.end_stage((len(line) - 1).bit_length())
+    """Who has the value sends it on: in every round twice as many have it."""
+    have = 1
+    while have < len(line):
+        for parent, child in zip(line[:have], line[have : 2 * have]):
+            writer.lane(parent, child, 1.0)
+        writer.end_stage(1)
+        have *= 2
 
 
 def _rounds_of_pairs(writer: Writer, members: Sequence[int]) -> None:
@@ -186,7 +180,5 @@ def _rounds_of_pairs(writer: Writer, members: Sequence[int]) -> None:
     n = len(members)
     for r in range(1, n):
         for place, rank in enumerate(members):
-            here, came = (r - 2) * n + place, (r - 2) * n + (place - r + 1) % n
-            needs, behind = (((came, 0),), here) if r > 1 else ((), None)
-            writer.lane(rank, members[(place + r) % n], 1 / (n - 1), 1, needs, behind)
-    writer.end_stage(n - 1)
+            writer.lane(rank, members[(place + r) % n], 1 / (n - 1))
+        writer.end_stage(1)

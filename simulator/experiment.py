@@ -21,6 +21,7 @@ from .rank import Rank
 from .run import Run
 from .stack import Stack
 from .virtual import Machine
+from .workload import rule_of
 
 if TYPE_CHECKING:
     from .learning import Tensors
@@ -44,7 +45,8 @@ class Experiment:
     @property
     def foldable(self) -> bool:
         """Whether ranks that say the same may be simulated once: none has data, luck or a history of its own."""
-        return self.problem is None and self.noise is None and self.outcomes is None and self.detail == "flow"
+        alike = self.noise is None or self.noise.kind(0) is not None
+        return self.problem is None and alike and self.outcomes is None and self.detail == "flow"
 
     def machine(
         self, folding: Folding, network: Network | None = None, tensors: Sequence[Tensors] | None = None
@@ -67,7 +69,7 @@ class Experiment:
 
     def members(self, folding: Folding) -> list[Rank]:
         """The ranks that are simulated."""
-        rule = self.whole.rule or (self.workload.rule if isinstance(self.workload, Problem) else None)
+        rule = rule_of(self.whole, self.workload)
         return [Rank(self.whole, rank, self.cluster.ranks, self.model, self.steps, rule) for rank in folding.leaders]
 
     def run(self, folding: Folding) -> Run:
@@ -109,7 +111,7 @@ class Experiment:
             spans=machine.spans,
             samples=machine.samples,
             outcomes=tuple(state.outcomes for state in states),
-            facts=Facts.of(self.model, self.cluster),
+            facts=Facts.of(self.model, self.cluster, self.whole.reduced),
             alike=tuple(folding.of) if folding.folds else (),
             sent=machine.gathering.sent(machine.spans) if folding.folds else (),
             **learned,
@@ -120,7 +122,7 @@ class Experiment:
 def identity(whole: Stack, workload: Model | Problem, members: Sequence[Rank], steps: int, seed: int) -> dict[str, Any]:
     """The fields of a Run that say what ran, given each rank or one like it; the same on both clocks."""
     model = members[0].model
-    rule = whole.rule or (workload.rule if isinstance(workload, Problem) else None)
+    rule = rule_of(whole, workload)
     return dict(
         strategy=str(whole),
         workload=workload.name,

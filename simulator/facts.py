@@ -13,6 +13,7 @@ from .clusters.device import Device
 if TYPE_CHECKING:
     from .cluster import Cluster
     from .model import Model
+    from .precision import Reduced
 
 DTYPE_OF_WIDTH = {8: "fp64", 4: "fp32", 2: "bf16", 1: "fp8"}
 
@@ -22,7 +23,8 @@ class Facts:
     """About a model and the devices that ran it; no observations, so equal runs may differ in them.
 
     - ``model_flops``, ``hardware_flops``: FLOP per sample, without and with what is recomputed; 0: not known.
-    - ``tokens`` per sample; None where samples have none. ``dtype`` that the model computes in.
+    - ``tokens`` per sample, as the model says; None where samples, such as images, have none. ``dtype`` that the model
+      computes in.
     - ``devices``: (device, of how many ranks), in the order of ranks; () where nobody knows them.
 
     >>> from simulator import cluster, model
@@ -38,9 +40,13 @@ class Facts:
     devices: tuple[tuple[Device, int], ...] = ()
 
     @classmethod
-    def of(cls, model: Model, cluster: Cluster | None = None) -> Facts:
-        """What a model and a cluster say; without a cluster the devices are not known."""
-        facts = cls(model.model_flops, model.hardware_flops, _tokens(model), _dtype(model))
+    def of(cls, model: Model, cluster: Cluster | None = None, reduced: Reduced | None = None) -> Facts:
+        """What a model and a cluster say; without a cluster the devices are not known.
+
+        ``reduced``: the type in which a strategy computes, where that is not the model's own.
+        """
+        dtype = _dtype(model) if reduced is None else reduced.dtype
+        facts = cls(model.model_flops, model.hardware_flops, model.tokens, dtype)
         return facts if cluster is None else facts.on(cluster)
 
     def on(self, cluster: Cluster) -> Facts:
@@ -92,13 +98,6 @@ class Facts:
         for name in ("model_flops", "hardware_flops"):
             checks.number(name, found[name], least=0)
         return cls(**{**found, "devices": devices})
-
-
-def _tokens(model: Model) -> int | None:
-    """Tokens of a sample, where the model was made as a transformer."""
-    from .models.transformer import Transformer
-
-    return model.recipe.sequence if isinstance(model.recipe, Transformer) else None
 
 
 def _dtype(model: Model) -> str | None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from math import inf
 from typing import TypeVar, cast
 
 from .cluster import Cluster, Link
 from .errors import CannotFold
+from .noise import Noise
 from .observed import Question, Watched, answer, axis_of, load
 from .program import Broadcast, Collective, Instruction, Recv, Send, Start
 from .rank import Rank
@@ -82,15 +84,18 @@ def apart(ranks: int) -> Folding:
 def programs(members: Sequence[Rank], say: Callable[[Rank], tuple[Text, set[Question]]]) -> Programs:
     """Sort ranks by what they say, and by their places along axes on which that matters to messages; see ``alike``."""
     asked: dict[int, frozenset[Question]] = {}
+    over: dict[str, None] = {}
 
     def with_places(me: Rank) -> tuple[Text, set[Question]]:
         text, questions = say(me)
-        questions |= {("at", axis) for axis in _places(text)}
+        for one in _talk(text):
+            over[one.over] = None
+            if isinstance(one, (Send, Recv, Broadcast)):  # where a rank stands matters to messages, and to roots
+                questions.add(("at", one.over))
         asked[me.rank] = frozenset(questions)
         return text, questions
 
     of, texts = alike(members, with_places)
-    over = dict.fromkeys(one.over for text in texts.values() for one in _talk(text))
     return Programs(of, texts, asked, tuple(over))
 
 
@@ -130,21 +135,25 @@ def _agree(first: Rank, ranks: list[Rank], questions: set[Question]) -> list[Ran
     return ranks
 
 
-def folded(told: Programs, whole: Stack, cluster: Cluster, few: bool = False) -> Folding:
+def folded(told: Programs, whole: Stack, cluster: Cluster, few: bool = False, noise: Noise | None = None) -> Folding:
     """Which ranks are simulated: all where they are not many, unless a ``few`` may be folded too, and wherever each of
     them may have its own luck.
     """
     overheads = cluster.overheads
-    if (cluster.ranks <= EVERY and not few) or overheads.message_delays or overheads.collective_delays:
+    if (cluster.ranks <= EVERY and not few) or overheads.random:
         return apart(cluster.ranks)
-    return on_cluster(told, whole, cluster)
+    return on_cluster(told, whole, cluster, noise)
 
 
-def on_cluster(told: Programs, whole: Stack, cluster: Cluster) -> Folding:
-    """Sort further those who say the same: by device, and by those with whom they communicate, and how far away."""
+def on_cluster(told: Programs, whole: Stack, cluster: Cluster, noise: Noise | None = None) -> Folding:
+    """Sort further those who say the same: by device, by links and by luck, as far as these are known before; and by
+    those with whom they communicate, and how far away.
+    """
     sorts: dict[Hashable, int] = {}
-    devices, wiring = cluster.devices or (None,) * cluster.ranks, cluster.wiring
-    of = [sorts.setdefault((one, devices[rank], wiring.kind(rank)), rank) for rank, one in enumerate(told.of)]
+    wiring, nothing = cluster.wiring, repeat(None)
+    luck = nothing if noise is None else map(noise.kind, range(cluster.ranks))
+    found = zip(told.of, cluster.devices or nothing, map(wiring.kind, range(cluster.ranks)), luck)
+    of = [sorts.setdefault(one, rank) for rank, one in enumerate(found)]
     lines = {axis: list(_lines(whole, cluster.ranks, axis)) for axis in told.over}
     outlines = {axis: [wiring.outline(line) for line in found] for axis, found in lines.items()}
     if any(one is None for found in outlines.values() for one in found):
@@ -211,13 +220,8 @@ def _close(some: Sequence[float], others: Sequence[float]) -> bool:
 
 def _talk(text: Text) -> Iterator[Send | Recv | Collective]:
     """The instructions of a program that communicate, those of its sub-programs too."""
-    for one in dict.fromkeys(text):
+    for one in text:
         if isinstance(one, Start):
             yield from _talk(one.what)
         elif isinstance(one, (Send, Recv, Collective)):
             yield one
-
-
-def _places(text: Text) -> set[str]:
-    """The axes along which it matters where a rank stands: those of messages, and of values that have a root."""
-    return {one.over for one in _talk(text) if isinstance(one, (Send, Recv, Broadcast))}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .cluster import Link
 from .clusters.star import Star
-from .collectives import gathered_bytes, rounds, sent_bytes
-from .links import Links
+from .collectives import gathered_bytes, sent_bytes
+from .links import Links, Stages
 from .meetings import Communicator, Meeting
 from .messages import Messages
 from .payloads import critical, given, gives_all, uneven
+from .plain import Plain
 from .plans import Planner
 from .program import AllToAll, Broadcast, Collective, ReduceScatter
 from .spans import BYTES, RANK, WIDTH, Spans
@@ -21,6 +20,7 @@ from .threads import BLOCKED, Decoded, State, Thread
 if TYPE_CHECKING:
     from .virtual import Machine
 
+
 class Gathering:
     """All communicators of a simulation."""
 
@@ -28,6 +28,7 @@ class Gathering:
         self.machine = machine
         self.known: dict[tuple[str, str, int], Communicator] = {}
         self.planners: dict[tuple[int, ...], Planner] = {}
+        self.plain: dict[tuple[int, ...], Plain] = {}
         self.more: dict[tuple[int, str, int], float] = {}
         self.messages = Messages(machine, self._sent, self._exchange) if machine.detail == "messages" else None
 
@@ -81,12 +82,9 @@ class Gathering:
         if len(members) > 1 and not (cluster.plain and isinstance(cluster.wiring, Star)):
             planned = self.planners.setdefault(members, Planner(cluster, members))
         planner = None if cluster.plain else planned
-        hops = list(zip(members, members[1:] + members[:1])) if len(members) > 1 and planner is None else []
-        latency = max((cluster.latency(*hop) for hop in hops), default=0.0)
         places = [thread.state.me.position(folding.of[member], over) for member in members]
-        ring = Counter(link for hop in hops for link in cluster.route(*hop))
-        links = Links(cluster, folding, members, places, ring)
-        communicator = Communicator(links, latency, planner, planned)
+        plain = self.plain.setdefault(members, Plain(cluster, members))
+        communicator = Communicator(Links(cluster, folding, members, places), plain, planner, planned)
         for leader in communicator.leaders:
             self.known[over, thread.stream, leader] = communicator
         return communicator
@@ -112,25 +110,39 @@ class Gathering:
         if self.messages is not None and n > 1 and meeting.sizes and size:
             self.messages.begin(communicator, meeting, given(instruction, n, size))
             return
-        stages: tuple[tuple[float, Mapping[Link, float]], ...]
-        stages = ((rounds(type(instruction), n) * communicator.latency, communicator.links.ring),)
-        planner = communicator.planner_of(type(instruction))
-        if planner is not None:
-            root = instruction.root if isinstance(instruction, Broadcast) else 0
-            size = given(instruction, n, size if meeting.sizes else meeting.size)
-            plan = meeting.plan = planner.best(type(instruction), size, root)
-            stages, size = communicator.links.stages(plan), size / plan.fraction
+        stages, passing, filling = self._stages(communicator, meeting, size)
         start = meeting.latest
         if n > 1:
             overheads, stream = machine.cluster.overheads, meeting.arrivals[0][0].stream
-            start += overheads.before(type(instruction), n, size) + overheads.on(stream) + machine.collective_delay()
-        self._pass(communicator, meeting, stages, size, start)
+            before = overheads.before(type(instruction), n, size if meeting.plan is None else passing)
+            start += before + overheads.on(stream) + machine.collective_delay()
+        self._pass(communicator, meeting, stages, passing, start + filling)
+
+    def _stages(self, communicator: Communicator, meeting: Meeting, size: float) -> tuple[Stages, float, float]:
+        """What flows one after another, and how much of it [B]; how much longer it takes until it does [s].
+
+        ``size``: of what passes the links of one rank.
+        """
+        instruction, n, links = meeting.arrivals[0][1], len(communicator.members), communicator.links
+        kind, root = type(instruction), instruction.root if isinstance(instruction, Broadcast) else 0
+        planner = communicator.planner_of(kind)
+        if planner is None:
+            passing, plain = meeting.size if kind is Broadcast else size, communicator.plain
+            path = links.simulated(plain.path(kind, root))
+            return ((plain.wait(kind, root, passing), path),), passing, 0.0
+        value = given(instruction, n, size if meeting.sizes else meeting.size)
+        plan = meeting.plan = planner.best(kind, value, root)
+        stages, passing, filling = links.stages(plan), value / plan.fraction, plan.filling(value)
+        if stages[0][0] + filling < 0:  # ranks are so far apart that stages are hardly one after another
+            wait = max(0.0, plan.seconds(value) - self.machine.network.alone(plan.together, passing))
+            return ((wait, links.simulated(plan.together)),), passing, 0.0
+        return stages, passing, filling
 
     def _pass(
         self,
         communicator: Communicator,
         meeting: Meeting,
-        stages: tuple[tuple[float, Mapping[Link, float]], ...],
+        stages: Stages,
         size: float,
         start: float,
     ) -> None:

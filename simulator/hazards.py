@@ -1,4 +1,4 @@
-"""Values in flight: what has been started and not yet waited for.
+"""Values in flight, which were started and not yet waited for, and parameters that were let go.
 
 Touching such a value is an error: real ranks would compute wrong numbers, although virtual ones may not.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from .program import Instruction, Load, Start, Until, Wait
+from .program import AllGather, Broadcast, Free, Instruction, Load, Start, Until, Update, Wait
 from .values import Grads, Params, Value, overlap, whole
 
 
 class Hazard(Exception):
-    """An instruction touches a value that is in flight. The machines turn it into a ProgramError with the grid."""
+    """An instruction touches a value that it must not. The machines turn it into a ProgramError with the grid."""
 
 
 class InFlight:
@@ -22,6 +22,7 @@ class InFlight:
     def __init__(self) -> None:
         self.started: list[tuple[str, Instruction]] = []
         self.by_place: dict[object, list[tuple[str, Instruction]]] = {}
+        self.gone: dict[object, Free] = {}
 
     def issue(self, instruction: Instruction, stream: str) -> None:
         """Check an instruction that a rank is about to issue on a stream; remember what it starts or waits for."""
@@ -40,10 +41,12 @@ class InFlight:
         """The work may end anywhere: what it starts may be in flight afterwards, even if its end waits for it."""
         inside = InFlight()
         inside._fill(self.started)
+        inside.gone = dict(self.gone)
         for inner in until.what:
             inside.issue(inner, stream)
             if isinstance(inner, Start):
                 self._start(inner)
+        self.gone = {place: free for place, free in self.gone.items() if place in inside.gone}
         self._check(until.recv, stream)
 
     def _wait(self, value: Value | None) -> None:
@@ -73,11 +76,39 @@ class InFlight:
                     f"{instruction} touches {value}, which is in flight on stream {on!r} ({other}):"
                     f" put a Wait({value}) before it"
                 )
+        if self.gone or type(instruction) is Free:
+            self._require_here(instruction)
+
+    def _require_here(self, instruction: Instruction) -> None:
+        """Refuse the use of parameters that were let go; remember what lets some go, and what brings some back."""
+        if isinstance(instruction, Free):
+            if isinstance(instruction.value, Params):  # of parts that are let go one by one nothing is known
+                self.gone |= dict.fromkeys(_places(instruction.value), instruction)
+            return
+        if self.gone.keys().isdisjoint(places(instruction)):
+            return
+        for value in used(instruction):
+            free = next((self.gone[place] for place in _places(whole(value)) if place in self.gone), None)
+            if free is not None and (free.keep is None or isinstance(value, Params)):
+                raise Hazard(
+                    f"{instruction} uses {value}, which was let go ({free}): gather or receive it before it is used"
+                )
+        for value in instruction.writes if not isinstance(instruction, Update) else ():
+            for place in _places(whole(value)):
+                self.gone.pop(place, None)
 
 
 def touches(instruction: Instruction, value: Value) -> bool:
     """Whether an instruction reads or writes a value."""
     return any(overlap(value, other) for other in (*instruction.reads, *instruction.writes))
+
+
+def used(instruction: Instruction) -> tuple[Value, ...]:
+    """The values that must be here: an update needs its parameters, and what gathers or spreads them does not."""
+    if isinstance(instruction, Update):
+        return (*instruction.reads, *instruction.writes)
+    spreads = isinstance(instruction, Broadcast) or (isinstance(instruction, AllGather) and instruction.into is None)
+    return () if spreads else instruction.reads
 
 
 def awaits(value: Value | None, what: Iterable[Instruction]) -> bool:

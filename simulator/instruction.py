@@ -16,5 +16,13 @@ class Instruction:
 
     __slots__ = ()
     makes: ClassVar[tuple[type[Value], ...]] = ()
-    reads: tuple[Value, ...] = ()
-    writes: tuple[Value, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        """The values that it reads; none unless its type says so."""
+        return ()
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        """The values that it writes; none unless its type says so."""
+        return ()

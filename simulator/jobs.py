@@ -18,9 +18,10 @@ from .network import Network
 from .noise import Noise
 from .problem import Problem
 from .run import Run
-from .simulate import DETAILS, checked, split
+from .simulate import DETAILS, adjusted, checked, split
 from .stack import stack
 from .virtual import uncollected
+from .workload import check_workload
 
 JOBS = "a list of Jobs, as in [Job(DataParallel(), model, ranks=(0, 1))]"
 
@@ -33,6 +34,7 @@ class Job:
     - ``ranks``: those of the cluster that it runs on, in the order in which the job numbers them.
     - ``start``: when it begins [s].
     - ``steps``, ``seed``, ``noise``: as of ``simulate``; noise counts the job's own ranks.
+    - ``batch``, ``dtype``, ``recompute``: of a Model, instead of its own, as of ``simulate``.
     """
 
     strategy: AnyStrategy
@@ -42,12 +44,20 @@ class Job:
     start: float = 0.0
     seed: int = 0
     noise: Noise | None = None
+    batch: int | None = None
+    dtype: str | None = None
+    recompute: str | None = None
 
     def __post_init__(self) -> None:
         every = checks.several("ranks", self.ranks, "the ranks of the cluster that a job runs on, such as (0, 1)")
         object.__setattr__(self, "ranks", tuple(checks.whole("ranks", rank, of="a Job") for rank in every))
+        checks.owned(self)
         checks.number("start", self.start, least=0, of="in seconds")
         checks.kind("noise", self.noise, (Noise, NoneType), "a law such as noise.gamma(shape=4), or None")
+        stack(self.strategy)
+        check_workload(self.workload)
+        knobs = dict(batch=self.batch, dtype=self.dtype, recompute=self.recompute)
+        object.__setattr__(self, "workload", adjusted(self.workload, **knobs))
 
 
 def simulate_jobs(jobs: Sequence[Job], cluster: Cluster, detail: str = "flow", fit: bool = True) -> list[Run]:
@@ -76,7 +86,7 @@ def simulate_jobs(jobs: Sequence[Job], cluster: Cluster, detail: str = "flow", f
         checks.kind("jobs", job, Job, JOBS)
     if not jobs:
         raise ValueError(f"jobs is {JOBS}; got none")
-    _disjoint(jobs)
+    _disjoint(jobs, cluster.ranks)
     network = Network(simpy.Environment(), cluster.bandwidth)
     experiments = [_experiment(job, cluster.subset(job.ranks), detail, fit) for job in jobs]
     machines = [one.machine(apart(one.cluster.ranks), network) for one in experiments]
@@ -89,9 +99,14 @@ def simulate_jobs(jobs: Sequence[Job], cluster: Cluster, detail: str = "flow", f
     return [one.observed(machine) for one, machine in zip(experiments, machines)]
 
 
-def _disjoint(jobs: Sequence[Job]) -> None:
+def _disjoint(jobs: Sequence[Job], ranks: int) -> None:
     owners: dict[int, int] = {}
     for number, job in enumerate(jobs):
+        if not job.ranks or max(job.ranks) >= ranks or len(set(job.ranks)) < len(job.ranks):
+            raise ValueError(
+                f"a job has ranks of the cluster, from 0 to {ranks - 1}, each once; job {number} has"
+                f" {checks.shown(job.ranks)}"
+            )
         for rank in job.ranks:
             if owners.setdefault(rank, number) != number:
                 raise ValueError(f"a rank has one job; rank {rank} is claimed by jobs {owners[rank]} and {number}")

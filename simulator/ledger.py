@@ -18,7 +18,7 @@ from .precision import Precision
 from .program import Compute, Copy, Free, Instruction, Start, Until, Update
 from .rank import Rank
 from .values import Buffers, Chunk, Grads, Params, Replicated, Tied, Value, bounds, whole
-from .working import Working
+from .working import Again, Working
 
 Said = Sequence[tuple[int, Instruction]]
 """A program: instructions, each with its step."""
@@ -30,7 +30,7 @@ class Ledger:
     ``held``: the parameters that it begins with. ``working``: what blocks need beside, while they run.
     """
 
-    def __init__(self, me: Rank, held: tuple[Value, ...], precision: Precision, working: Working | None = None):
+    def __init__(self, me: Rank, held: tuple[Value, ...], precision: Precision, working: Working | Again | None = None):
         self.me, self.precision, self.working, self.keeping = me, precision, working, Keeping(me)
         blocks = sorted(me.blocks)
         self.starts = dict(zip(blocks, accumulate((me.model.blocks[block].parameters for block in blocks), initial=0)))

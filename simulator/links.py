@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .cluster import Cluster, Link
+from .fairness import Path
 from .folding import Folding, narrowed
-from .network import Path
 from .plans import Plan
 
 Stages = tuple[tuple[float, Mapping[Link, float]], ...]
@@ -16,15 +16,15 @@ class Links:
     """Of the ``members`` of a group; ``leaders`` are those who are simulated in their places.
 
     By position, ``of`` is that rank, and ``places`` says in which position it stands itself.
-    ``ring`` are the links of a ring in the order of ranks. Paths in ``rough`` are exact only where nothing else passes.
+    Paths in ``rough`` are exact only where nothing else passes.
     """
 
-    def __init__(self, cluster: Cluster, folding: Folding, members: Sequence[int], places: Sequence[int], ring: Path):
+    def __init__(self, cluster: Cluster, folding: Folding, members: Sequence[int], places: Sequence[int]):
         self.cluster, self.folding, self.members, self.places = cluster, folding, members, places
         self.of = [folding.of[member] for member in members]
         self.leaders = tuple(dict.fromkeys(self.of))
         self.rough: set[int] = set()
-        self.ring = self._narrowed(ring)
+        self._narrow: dict[int, tuple[Path, Path]] = {}
         self._stages: dict[int, tuple[Plan, Stages]] = {}
         self._uneven: dict[int, list[int]] = {}
 
@@ -33,7 +33,7 @@ class Links:
         if not self.folding.folds:
             return plan.stages
         if id(plan) not in self._stages:
-            found = tuple((latency, self._narrowed(path)) for latency, path in plan.stages)
+            found = tuple((latency, self.simulated(path)) for latency, path in plan.stages)
             self._stages[id(plan)] = plan, found
         return self._stages[id(plan)][1]
 
@@ -44,10 +44,13 @@ class Links:
             self._uneven[id(plan)] = [at for at, place in enumerate(self.places) if sent[at] != sent[place]]
         return self._uneven[id(plan)]
 
-    def _narrowed(self, path: Path) -> Path:
+    def simulated(self, path: Path) -> Path:
+        """A path, with the links that are simulated."""
         if not self.folding.folds:
             return path
-        found, exact = narrowed(self.cluster, self.members, self.folding.of, path)
-        if not exact:
-            self.rough.add(id(found))
-        return found
+        if id(path) not in self._narrow:
+            found, exact = narrowed(self.cluster, self.members, self.folding.of, path)
+            self._narrow[id(path)] = path, found
+            if not exact:
+                self.rough.add(id(found))
+        return self._narrow[id(path)][1]

@@ -37,6 +37,9 @@ class Listing:
             lines.append(f"… and {hidden} more ranks")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def _shown(self) -> Sequence[int]:
         marked = sorted({rank for rank, _ in self.marks})[:WIDEST]
         others = [rank for rank in range(len(self.columns)) if rank not in marked]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
+from .fairness import Path
 from .folding import narrowed
-from .network import Path
 from .program import ANY, Message, Recv, Send
 from .threads import BLOCKED, Decoded, Guard, Parcel, State, Thread, Wanted
 from .values import Nothing, Params, whole
@@ -51,7 +51,7 @@ class Mail:
         overheads = self.machine.cluster.overheads
         self.machine.folding.ensure_foreseen(state.me, send.over, place=True)
         channel = self._channel(parcel.source, state.me.peer(send.over, send.to))
-        spent = overheads.message + parcel.size * overheads.message_byte
+        spent = overheads.message + parcel.size * overheads.message_byte + self.machine.send_delay()
         if spent:  # where a Send takes its sender's time, that time is what is seen of it, as on real ranks
             parcel.seen = True
             self._observe(channel, parcel, thread.clock, thread.clock + spent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .links import Links
+from .plain import Plain
 from .plans import Plan, Planner
 from .playing import Play
 from .program import AllToAll, Collective
@@ -26,11 +27,12 @@ class Meeting:
 class Communicator:
     """The ranks along one axis, on one stream: their collectives happen in the order in which each issues them.
 
-    ``leaders`` are the members that are simulated, or the ranks that are simulated in their place.
+    ``leaders`` are the members that are simulated, or the ranks that are simulated in their place. ``plain`` says what
+    collectives are where there is no planner.
     """
 
-    def __init__(self, links: Links, latency: float, planner: Planner | None = None, pairs: Planner | None = None):
-        self.links, self.latency, self.planner, self.pairs = links, latency, planner, pairs
+    def __init__(self, links: Links, plain: Plain, planner: Planner | None = None, pairs: Planner | None = None):
+        self.links, self.plain, self.planner, self.pairs = links, plain, planner, pairs
         self.members, self.leaders = links.members, links.leaders
         self.counts = dict.fromkeys(self.leaders, 0)
         self.open: dict[int, Meeting] = {}

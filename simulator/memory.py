@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import cast
 
-from . import checks
 from .checking import AnyStrategy
 from .cluster import check_ranks
-from .folding import alike
+from .folding import Programs, alike
 from .footprint import Footprint, Moment
 from .ledger import Ledger, Said
 from .model import Model
@@ -19,10 +19,13 @@ from .passes import Load
 from .precision import WIDTH, Precision
 from .problem import Problem
 from .rank import Rank
+from .remembering import remembered
+from .rewriting import spoken
 from .rules import Adam, Rule
 from .stack import Stack, stack
 from .values import Params, Value
 from .working import Working, in_one_piece
+from .workload import check_workload, model_of, rule_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class RankMemory:
         first = min(1, max((moment.step for moment in self.over_time), default=0))
         return [moment.held for moment in self.over_time if moment.step >= first] or [Footprint()]
 
+    def __repr__(self) -> str:
+        most = self.most
+        kinds = ", ".join(f"{kind.name} {getattr(most, kind.name):.4g}" for kind in fields(Footprint))
+        return f"<RankMemory: at most {most.total:.4g} B ({kinds})>"
+
 
 def memory(
     strategy: AnyStrategy,
@@ -74,20 +82,19 @@ def memory(
     [8800.0, 5560.0, 2640.0]
     """
     whole = stack(strategy)
-    checks.kind("workload", workload, (Model, Problem), "a Model or a Problem, such as problem('digits-mlp')")
-    model = workload.model() if isinstance(workload, Problem) else workload
-    named = workload.rule if isinstance(workload, Problem) else rule
-    return read(Text(whole, model, check_ranks(ranks), whole.rule or named), precision)
+    check_workload(workload)
+    return read(Text(whole, model_of(workload), check_ranks(ranks), rule_of(whole, workload) or rule), precision)
 
 
 @dataclass(frozen=True)
 class Text:
-    """All that the memory of a strategy follows from."""
+    """All that the memory of a strategy follows from; ``told``: what all ranks say, where that was read before."""
 
     stack: Stack
     model: Model
     ranks: int
     rule: Rule | None
+    told: Programs | None = field(default=None, compare=False, repr=False)
 
     def complete(self) -> Text:
         """With a rule: where nobody names one, a model that is made of operations is updated by Adam."""
@@ -104,16 +111,9 @@ class Text:
 
     def peaks(self) -> list[float]:
         """The most bytes that each rank holds at once. Raises ValueError as ``memory`` does."""
-        return [one.most.total for one in read(self)]
+        from .settling import settled
 
-
-def read(text: Text, precision: Precision | None = None) -> tuple[RankMemory, ...]:
-    """The memory of every rank; ranks that do the same with as much are walked once."""
-    try:
-        hash(text)
-    except TypeError:  # an order with fields that have no hash cannot be remembered
-        return _read.__wrapped__(text, precision)
-    return _read(text, precision)
+        return [one.most.total for one in settled(self)]
 
 
 def alone(text: Text, rank: int = 0) -> RankMemory:
@@ -123,8 +123,9 @@ def alone(text: Text, rank: int = 0) -> RankMemory:
     return reader.memory(rank, reader.says(reader.rank(rank)))
 
 
-@lru_cache(maxsize=16)
-def _read(text: Text, precision: Precision | None) -> tuple[RankMemory, ...]:
+@remembered(16)
+def read(text: Text, precision: Precision | None = None) -> tuple[RankMemory, ...]:
+    """The memory of every rank; ranks that do the same with as much are walked once."""
     if not text.stack.order.static:
         raise ValueError(
             f"memory is read from the text of a program; that of {text.stack} depends on what its instructions give:"
@@ -133,7 +134,7 @@ def _read(text: Text, precision: Precision | None) -> tuple[RankMemory, ...]:
     text.stack.check(text.ranks, text.model)
     text = text.complete()
     reader = Reader(text, precision or text.precision)
-    of, texts = alike([reader.rank(rank) for rank in range(text.ranks)], reader.asks)
+    of, texts = reader.known() or alike([reader.rank(rank) for rank in range(text.ranks)], reader.asks)
     found = {rank: reader.memory(rank, said) for rank, said in texts.items()}
     return tuple(found[rank] for rank in of)
 
@@ -155,9 +156,18 @@ class Reader:
         asked = Observed(self.rank(me.rank))
         return self.says(cast(Rank, asked)), asked.questions
 
+    def known(self) -> tuple[Sequence[int], dict[int, Said]] | None:
+        """As ``alike``, by what ranks are known to say; None where less is asked by that than here."""
+        if self.text.told is None:
+            return None
+        of, asked = self.text.told.of, self.text.told.asked
+        texts = {rank: self.asks(self.rank(rank)) for rank in asked}
+        enough = all(questions <= asked[rank] for rank, (_, questions) in texts.items())
+        return (of, {rank: said for rank, (said, _) in texts.items()}) if enough else None
+
     def says(self, me: Rank) -> Said:
         """The program of two steps, blocks in one piece where they say what they keep."""
-        return [(me.step, instruction) for instruction in self.pieces.program(me)]
+        return [(me.step, instruction) for instruction in spoken(self.pieces.program(me), me)]
 
     def memory(self, rank: int, said: Said) -> RankMemory:
         """The memory of one rank, given its program of two steps."""

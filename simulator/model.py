@@ -25,7 +25,8 @@ class Model:
     ``batch`` is the number of samples in a global batch, ``parameter_bytes`` the width of a parameter and of its
     gradient. ``load`` is the work of fetching a rank's share of a step, which its first microbatch pays, and ``loss``
     that of the loss. ``update`` is the work of an update and ``reduce`` that of a Reduce, Copy or Free; their
-    "samples" are the numbers that are touched. ``recipe`` is what it was made from; see ``with_knobs``.
+    "samples" are the numbers that are touched. ``recipe`` is what it was made from; see ``with_knobs``. ``tokens`` are
+    those of a sample; None where samples, such as images, have none, or nobody said.
     """
 
     name: str
@@ -37,10 +38,14 @@ class Model:
     update: Work = FREE
     reduce: Work = FREE
     recipe: object = field(default=None, repr=False, compare=False)
+    tokens: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        checks.owned(self)
         checks.whole("batch", self.batch, least=1, of="in samples")
         checks.whole("parameter_bytes", self.parameter_bytes, least=1)
+        if self.tokens is not None:
+            checks.whole("tokens", self.tokens, least=1, of="of a sample")
         if not self.blocks:
             raise ValueError("a model has at least one block; got blocks=()")
 
@@ -61,13 +66,16 @@ class Model:
         ``parameters`` counts over all blocks; ``activation_bytes`` is what passes between blocks, per sample;
         ``weight`` is the part of ``backward`` that a BackwardWeight takes [s], half of it unless told.
 
+        A block takes its time whatever the device and however many samples: ``batch``, and shares of it, change the
+        sizes of activations and the throughput, but no time. Where they should, give work in FLOP.
+
         >>> Model.of_times(blocks=3, parameters=3000).parameters
         3000
         """
-        checks.whole("blocks", blocks, least=1)
-        checks.number("forward", forward, least=0, of="in seconds")
-        checks.number("backward", backward, least=0, of="in seconds")
-        checks.whole("parameters", parameters)
+        blocks = checks.whole("blocks", blocks, least=1)
+        forward = checks.number("forward", forward, least=0, of="in seconds")
+        backward = checks.number("backward", backward, least=0, of="in seconds")
+        parameters = checks.whole("parameters", parameters)
         if weight is not None and not 0 <= checks.number("weight", weight, of="in seconds") <= backward:
             raise ValueError(f"the weight's part of a backward pass is 0 to backward={backward:g} s; got {weight:g}")
         return cls(
@@ -95,8 +103,7 @@ class Model:
         >>> len(Model.of_times(blocks=1).in_parts(units=8).blocks[0].parts)
         3
         """
-        checks.whole("units", units, least=1)
-        checks.whole("experts", experts)
+        units, experts = checks.whole("units", units, least=1), checks.whole("experts", experts)
         return replace(self, blocks=tuple(in_parts(block, units, experts) for block in self.blocks))
 
     @property
@@ -120,18 +127,30 @@ class Model:
         )
 
     @classmethod
-    def from_torch(cls, module: torch.nn.Module, sample: torch.Tensor, name: str | None = None) -> Model:
+    def from_torch(
+        cls,
+        module: torch.nn.Module,
+        sample: torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor],
+        name: str | None = None,
+        tokens: int | None = None,
+    ) -> Model:
         """A torch module as operations: nothing is computed, and no memory taken, so it may be of any size.
 
-        The children of a Sequential are the blocks; any other module is one. ``sample`` is what enters it, samples
-        along the first dimension; its batch is that of the model. Matrix products and convolutions are counted as they
-        are, everything else by the bytes it reads and writes. Raises ValueError where a block cannot take its input.
+        The children of a Sequential are the blocks; any other module is one: for more, make a Sequential of its layers,
+        as in ``torch.nn.Sequential(*encoder.layers)``. ``sample`` is what enters it, samples along the first dimension
+        (there must be one: shapes do not tell a sample from a batch); its batch is that of the model. Several inputs
+        are a tuple, or a dict by name. ``tokens``: how many each has, where samples are texts; shapes do not tell.
+
+        Matrix products and convolutions are counted as they are, everything else by the bytes it reads and writes.
+        Frozen parameters (``requires_grad=False``) count as buffers: they have no gradients, and no optimizer.
+        ``dtype`` of ``simulate`` and ``with_knobs`` is another width of all its numbers. Raises ValueError where a
+        block cannot take its input, or looks at numbers.
 
         Example: ``Model.from_torch(torch.nn.Sequential(torch.nn.Linear(8, 4)), torch.zeros(16, 8))``
         """
         from .models.from_torch import model_of
 
-        return model_of(module, sample, name)
+        return model_of(module, sample, name, tokens)
 
     @cached_property
     def of_operations(self) -> bool:
@@ -155,6 +174,11 @@ class Model:
     @cached_property
     def cuts(self) -> dict[object, Model]:
         """What ranks see of it that share it, by ``Cut``; kept here since hashing a model takes long."""
+        return {}
+
+    @cached_property
+    def narrow(self) -> dict[str, Model]:
+        """The same with numbers of 2 bytes, by dtype; see ``precision.reduced``."""
         return {}
 
     @cached_property

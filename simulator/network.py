@@ -6,99 +6,26 @@ get more without taking from one that has no more than it (Bertsekas and Gallage
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import heapify, heappop, heappush
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import simpy
 
 from .errors import CannotFold
-
-if TYPE_CHECKING:
-    import networkx as nx
-
-Path = Mapping[Any, float]
-"""Links of a flow, and how many bytes pass each of them for one byte of the flow."""
-
-
-def max_min(paths: Sequence[Path], capacity: Callable[[Any], float]) -> list[float]:
-    """Max-min fair rates of flows by water filling: raise all rates together, freeze those that hit a full link.
-
-    ``capacity(link)`` is in bytes per second; so are the rates. A flow over no link, or only over infinite ones,
-    has an infinite rate.
-    """
-    rates = [inf] * len(paths)
-    room: dict[Any, float] = {}
-    users: dict[Any, dict[int, float]] = {}
-    for flow, path in enumerate(paths):
-        for link, times in path.items():
-            if link not in room:
-                room[link], users[link] = capacity(link), {}
-            users[link][flow] = times
-    load = {link: float(sum(flows.values())) for link, flows in users.items()}
-    # A link's fair share only grows while others are filled: what stands in the heap is never too large.
-    heap = [(room[link] / load[link], index, link) for index, link in enumerate(load)]
-    heapify(heap)
-    while heap:
-        rate, index, tightest = heappop(heap)
-        if not users[tightest]:
-            continue
-        share = room[tightest] / load[tightest]
-        if share > rate:
-            heappush(heap, (share, index, tightest))
-            continue
-        if rate == inf:
-            break
-        for flow in list(users[tightest]):
-            rates[flow] = rate
-            for link, times in paths[flow].items():
-                room[link] = max(0.0, room[link] - rate * times)
-                del users[link][flow]
-                load[link] = load[link] - times if users[link] else 0.0
-    return rates
-
-
-def fair_rates(graph: nx.DiGraph, flows: Sequence[Sequence[Any]]) -> list[float]:
-    """Max-min fair rates [B/s] of flows over a graph whose edges carry ``bandwidth`` [B/s per direction].
-
-    Each flow is a path (a list of nodes), or a pair (source, target), which takes the shortest path. An edge may carry
-    ``efficiency``, the share of its bandwidth that data can have.
-
-    >>> graph = nx.DiGraph()
-    >>> graph.add_edge("a", "b", bandwidth=10.0)
-    >>> graph.add_edge("b", "c", bandwidth=4.0)
-    >>> fair_rates(graph, [["a", "b", "c"], ["a", "b"], ["b", "c"]])
-    [2.0, 8.0, 2.0]
-    """
-    import networkx as nx
-
-    paths = []
-    for flow in flows:
-        nodes = list(flow)
-        if len(nodes) == 2 and not graph.has_edge(*nodes):
-            try:
-                nodes = nx.shortest_path(graph, *nodes)
-            except (nx.NodeNotFound, nx.NetworkXNoPath) as error:
-                told = f"a flow goes from a node of the graph to one that it reaches; {flow!r} does not: {error}"
-                raise ValueError(told) from None
-        for link in pairwise(nodes):
-            if not graph.has_edge(*link):
-                raise ValueError(f"a flow follows the graph's edges; {link[0]!r} -> {link[1]!r} is none")
-        paths.append(Counter(pairwise(nodes)))
-    edges = graph.edges
-    return max_min(paths, lambda link: float(edges[link]["bandwidth"] * edges[link].get("efficiency", 1.0)))
+from .fairness import Path, max_min
 
 
 class Flow:
-    """Bytes under way: what is left of them, and what happens when the last one leaves."""
+    """Bytes under way: what is left of them, and what happens when the last one leaves.
 
-    __slots__ = ("alarm", "alone", "changed", "done", "exclusive", "left", "over", "path", "rate", "size")
+    ``most`` [B/s]: as fast as it can be, even alone.
+    """
 
-    def __init__(self, path: Path, alone: float, size: float, done: Callable[[], None], now: float):
-        self.path, self.alone, self.size, self.left, self.done = path, alone, size, size, done
+    __slots__ = ("alarm", "changed", "done", "exclusive", "left", "most", "over", "path", "rate", "size")
+
+    def __init__(self, path: Path, most: float, size: float, done: Callable[[], None], now: float):
+        self.path, self.most, self.size, self.left, self.done = path, most, size, size, done
         self.rate, self.changed, self.over = 0.0, now, False
         self.alarm: object = None
         self.exclusive = False
@@ -113,19 +40,24 @@ class Network:
     """The flows of a simulation. Rates hold between events; each start and each end re-shares the links.
 
     Only flows that share a link, or share one with a flow that does, change each other's rates: a start or an end costs
-    what its neighbours cost, however many flows there are elsewhere.
+    what its neighbours cost, however many flows there are elsewhere. A link that could carry all its flows as fast as
+    each can be does not count as shared.
     """
 
     def __init__(self, env: simpy.Environment, capacity: Callable[[Any], float]):
         self.env, self.capacity = env, capacity
         self.users: dict[Any, dict[Flow, None]] = {}
+        self.wanted: dict[Any, float] = {}
         self.started: list[Flow] = []
         self.paths: dict[int, tuple[Path, Path, float]] = {}
         self.reserved: dict[Any, Callable[[], None]] = {}
 
-    def start(self, path: Path, size: float, done: Callable[[], None], exclusive: bool = False) -> None:
+    def start(
+        self, path: Path, size: float, done: Callable[[], None], exclusive: bool = False, most: float = inf
+    ) -> None:
         """Begin to move ``size`` bytes along ``path``; calls ``done`` when the last has left.
 
+        ``most`` [B/s]: never faster, even alone.
         ``exclusive``: its loads are right only as long as it shares no link; CannotFold is raised when it does.
         """
         if not size >= 0:
@@ -133,10 +65,9 @@ class Network:
         finite, alone = self._prepared(path)
         if self.reserved:
             self._disturb(finite)
-        flow = Flow(finite, alone, size, done, self.env.now)
+        flow = Flow(finite, min(alone, most), size, done, self.env.now)
         flow.exclusive = exclusive
-        for link in finite:
-            self.users.setdefault(link, {})[flow] = None
+        self._enter(flow)
         if not self.started:  # what starts at one time is shared out once
             self.env.timeout(0).callbacks.append(self._begin)
         self.started.append(flow)
@@ -188,11 +119,26 @@ class Network:
                 seen |= together
                 self._set_rates(list(together))
 
+    def _enter(self, flow: Flow) -> None:
+        for link, times in flow.path.items():
+            users = self.users.setdefault(link, {})
+            self.wanted[link] = flow.most * times + (self.wanted[link] if users else 0.0)
+            users[flow] = None
+
+    def _leave(self, flow: Flow) -> None:
+        for link, times in flow.path.items():
+            del self.users[link][flow]
+            self.wanted[link] -= flow.most * times
+
+    def _limits(self, link: Any) -> bool:
+        """Whether the flows over a link would have more of it than there is."""
+        return len(self.users[link]) > 1 and self.wanted[link] > self.capacity(link) * (1 + 1e-9)
+
     def _together(self, first: Flow) -> dict[Flow, None]:
         found, todo, links = {first: None}, [first], set()
         while todo:
             for link in todo.pop().path:
-                if link not in links and len(self.users[link]) > 1:
+                if link not in links and self._limits(link):
                     links.add(link)
                     todo += [flow for flow in self.users[link] if flow not in found]
                     found |= self.users[link]
@@ -201,7 +147,7 @@ class Network:
     def _set_rates(self, flows: list[Flow]) -> None:
         if len(flows) > 1 and any(flow.exclusive for flow in flows):
             raise CannotFold("a collective that loads its members' links unevenly shares links with other bytes")
-        rates = [flows[0].alone] if len(flows) == 1 else max_min([flow.path for flow in flows], self.capacity)
+        rates = [flows[0].most] if len(flows) == 1 else self._shared(flows)
         now = self.env.now
         for flow, rate in zip(flows, rates):
             if rate == flow.rate and flow.alarm is not None:
@@ -211,6 +157,17 @@ class Network:
             event = self.env.timeout(_time_left(flow))
             flow.alarm = event
             event.callbacks.append(lambda event, flow=flow: self._end(event, flow))  # type: ignore[misc]
+
+    def _shared(self, flows: Sequence[Flow]) -> list[float]:
+        """Max-min fair rates: each flow also has a link to itself, which it fills at its most."""
+        limits: dict[Any, bool] = {}
+        paths: list[dict[Any, float]] = []
+        for flow in flows:
+            for link in flow.path:
+                if link not in limits:
+                    limits[link] = self._limits(link)
+            paths.append({flow: 1.0, **{link: times for link, times in flow.path.items() if limits[link]}})
+        return max_min(paths, lambda link: link.most if isinstance(link, Flow) else self.capacity(link))
 
     def _end(self, event: object, first: Flow) -> None:
         """A flow ends, and with it all that share with it and have nothing left."""
@@ -223,8 +180,7 @@ class Network:
         ended = [flow for flow in together if flow.left <= 1e-12 * flow.size]
         for flow in ended:
             flow.alarm, flow.over = None, True
-            for link in flow.path:
-                del self.users[link][flow]
+            self._leave(flow)
         self._share([flow for flow in together if flow.left > 1e-12 * flow.size])
         for flow in ended:
             flow.done()

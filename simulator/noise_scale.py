@@ -13,7 +13,6 @@ from math import fsum
 from typing import TYPE_CHECKING
 
 from . import checks
-from .values import bounds
 
 if TYPE_CHECKING:
     from .run import Run
@@ -80,7 +79,7 @@ def noise_of(run: Run) -> list[GradientNoise]:
     The small batch is a worker's slice (the harmonic mean of uneven ones, as expected norms want it), the large one is
     the batch. Raises ValueError where the run has no such samples, or fewer than two workers.
     """
-    slices = run.slices or [b - a for a, b in (bounds(run.batch, w, len(run.workers)) for w in range(len(run.workers)))]
+    slices = run.shares
     replicas = len(run.workers) * run.batch / sum(slices)  # along a pipeline several ranks have one slice
     noted = {name: [s for s in run.samples if s.name == name] for name in (OWN, AVERAGED)}
     if not all(noted.values()) or replicas < 2:

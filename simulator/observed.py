@@ -22,6 +22,9 @@ WORLD = "world"
 METHODS = ("at", "first", "last", "position", "peer", "group", "divided", "chunk")
 """What can be asked about places on the grid."""
 
+OPEN = ("blocks", "microbatches", "model", "whole_model")
+"""What is asked most, is no question and never changes."""
+
 ANSWERS: dict[str, Callable[..., Any]] = {name: getattr(Rank, name) for name in METHODS} | {
     "chunk": lambda me, elements, axis: sub(*reversed(bounds(elements, me.at(axis), me.size(axis)))),
     "rank": lambda me: me.rank,
@@ -72,9 +75,10 @@ class Observed:
     questions: set[Question]
 
     def __init__(self, me: Rank):
-        vars(self).update(_me=me, questions=set[Question]())
+        vars(self).update({name: getattr(me, name) for name in OPEN}, _me=me, questions=set[Question]())
 
     def __setattr__(self, name: str, value: Any) -> None:
+        vars(self).pop(name, None)
         setattr(self._me, name, value)  # a program that says which step it is in says so to the machine
 
     def __getattr__(self, name: str) -> Any:

@@ -27,7 +27,7 @@ class Load(Instruction):
             checks.whole("step", self.step, of="Load")
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         inputs, targets = Act(0, self.microbatch), Target(self.microbatch)
         return (inputs, targets) if self.step is None else (Ahead(inputs, self.step), Ahead(targets, self.step))
 
@@ -46,11 +46,11 @@ class Loss(Instruction):
         _require_place(self)
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return Act(self.blocks, self.microbatch), Target(self.microbatch)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (ActGrad(self.blocks, self.microbatch),)
 
     def __str__(self) -> str:
@@ -76,11 +76,11 @@ class Forward(Pass):
     """Run one block forward: from ``Act(block)`` to ``Act(block + 1)``."""
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return Params(self.block), Act(self.block, self.microbatch)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (Act(self.block + 1, self.microbatch),)
 
 
@@ -91,11 +91,11 @@ class Backward(Pass):
     makes: ClassVar[tuple[type[Value], ...]] = (Grads,)
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return Params(self.block), Act(self.block, self.microbatch), ActGrad(self.block + 1, self.microbatch)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return Grads(self.block), ActGrad(self.block, self.microbatch)
 
 
@@ -104,11 +104,11 @@ class BackwardInput(Pass):
     """The first half of a block's backward pass: gives ``ActGrad(block)``; its ``BackwardWeight`` comes later."""
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return Params(self.block), Act(self.block, self.microbatch), ActGrad(self.block + 1, self.microbatch)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (ActGrad(self.block, self.microbatch),)
 
 
@@ -122,7 +122,7 @@ class BackwardWeight(Pass):
     makes: ClassVar[tuple[type[Value], ...]] = (Grads,)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (Grads(self.block),)
 
 
@@ -164,11 +164,11 @@ class ForwardPart(PartPass):
     """Run one part of a block forward."""
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return Params(self.block), self.entering, *self.added
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return (self.leaving,)
 
 
@@ -179,11 +179,11 @@ class BackwardPart(PartPass):
     makes: ClassVar[tuple[type[Value], ...]] = (Grads,)
 
     @property
-    def reads(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def reads(self) -> tuple[Value, ...]:
         return Params(self.block), self.entering, *self.added, slope_of(self.leaving)
 
     @property
-    def writes(self) -> tuple[Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[Value, ...]:
         return Grads(self.block), slope_of(self.entering), *map(slope_of, self.added)
 
 

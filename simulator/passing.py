@@ -84,10 +84,7 @@ class Passes:
         start, end = self.me.slice
         self.loss_of_step = mean.item() * self.me.samples(loss.microbatch) / (end - start)
         if not isfinite(self.loss_of_step):
-            raise DivergedError(
-                f"a loss is a finite number; rank {self.me.rank} got {self.loss_of_step} in step {self.me.step}:"
-                " the training diverged, or the data hold NaN; try a smaller learning rate"
-            )
+            raise DivergedError.of_loss(self.me.rank, self.me.step, self.loss_of_step)
 
     def _wide(self, output: torch.Tensor) -> torch.Tensor:
         return output if self.me.reduced is None else output.to(self.flat.wide.params.dtype)

@@ -26,6 +26,7 @@ def gives_all(instruction: Collective) -> bool:
 
 
 def critical(instruction: Collective, n: int, size: float) -> float:
+    """The bytes that must pass the link of one of n members, one after another; ``size``: what it brings."""
     return critical_bytes(type(instruction), n, size * n if gives_all(instruction) else size)
 
 

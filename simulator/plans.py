@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from math import ceil
 
 from .algorithms import Stage, stages_of, usable
+from .carrying import alone
 from .cluster import Cluster, Link
 from .exchanges import script_of
 from .lanes import Script
+from .laying import Laid, laid_on
 from .program import Collective
 
 
@@ -18,7 +21,8 @@ class Protocol:
     """How messages are packed: what they cost in software, and which part of what passes a link is data.
 
     ``base`` [s] once, ``inside`` and ``between`` [s] for each message within a machine and between machines; links that
-    take longer count instead.
+    take longer count instead. ``corrections``: the share of the bandwidth that NCCL expects for values of 64 bytes,
+    128, and so on; all of it beyond.
     """
 
     name: str = ""
@@ -26,17 +30,26 @@ class Protocol:
     inside: float = 0.0
     between: float = 0.0
     fraction: float = 1.0
+    corrections: tuple[float, ...] = ()
 
 
 PLAIN = Protocol()
+PIECES = 64
+"""A piece that goes along a chain or a tree is so much less of the value, for each hop, unless below LEAST [B]."""
+LEAST = 512
+MANY = 4096
+"""Where links differ, stages of so many hops are timed message by message; of more, each by its busiest link."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A collective on a cluster. ``stages``: (seconds of latency, bytes per link for one byte of the value).
 
-    ``sent``: bytes that each member sends for one byte of the value, in the order of the members. ``base`` [s]: what
-    the first latency has once, whatever is sent.
+    - ``sent``: bytes that each member sends for one byte of the value, in the order of the members.
+    - ``base`` [s]: what the first latency has once, whatever is sent.
+    - ``lay``: the messages of a value of so many bytes on its way, laid over the links.
+    - ``played``: whether these must say how long it takes: those that go in pieces along chains, and stages of which
+      some ranks are sooner done than others. ``corrections``: as of its protocol.
     """
 
     name: str
@@ -44,13 +57,47 @@ class Plan:
     sent: tuple[float, ...]
     latency: float
     slowness: float
-    fraction: float = 1.0
-    algorithm: str = "ring"
-    base: float = 0.0
+    fraction: float
+    base: float
+    lay: Callable[[float], Laid]
+    played: bool = False
+    corrections: tuple[float, ...] = ()
+    known: dict[float, float] = field(default_factory=dict, repr=False)
 
     def seconds(self, size: float) -> float:
         """How long it takes for a value of ``size`` bytes, alone on its links."""
+        return self.rated(size) + self.filling(size)
+
+    def rated(self, size: float) -> float:
+        """The same without ``filling``: latency, and bytes on the busiest link."""
         return self.latency + size / self.fraction * self.slowness
+
+    def promised(self, size: float) -> float:
+        """What NCCL expects it to take, by which it chooses."""
+        place = min(int(size) // 64, 2 ** len(self.corrections)).bit_length() - 1
+        share = self.corrections[max(place, 0)] if self.corrections and place < len(self.corrections) else 1.0
+        return self.latency + size / self.fraction / share * self.slowness
+
+    def filling(self, size: float) -> float:
+        """How much longer it takes because pieces reach one link after another, or ranks wait for slow ones [s].
+
+        Less than nothing where some ranks go on while others are in the stage before.
+        """
+        if not self.played or not size:
+            return 0.0
+        if size not in self.known:
+            wire = size / self.fraction
+            played = self.base + alone(self.lay(wire), wire)
+            self.known[size] = played - self.rated(size)
+        return self.known[size]
+
+    @cached_property
+    def together(self) -> Mapping[Link, float]:
+        """What every link carries in all stages."""
+        found: dict[Link, float] = {}
+        for link, share in (one for _, path in self.stages for one in path.items()):
+            found[link] = found.get(link, 0.0) + share
+        return found
 
 
 class Planner:
@@ -59,17 +106,20 @@ class Planner:
     def __init__(self, cluster: Cluster, members: Sequence[int]):
         self.cluster, self.members = cluster, members
         self.known: dict[tuple[type[Collective], int], list[Plan]] = {}
+        self.scripts: dict[tuple[str, type[Collective], int, int], Script] = {}
+        self.laid: dict[tuple[tuple[float, ...], int], Laid] = {}
 
     def best(self, kind: type[Collective], size: float, root: int = 0) -> Plan:
-        """The plan that is soonest done, among those of the cluster's algorithm. ``root``: a position."""
+        """The plan that is soonest done, among those of the cluster's algorithm. ``root``: a position.
+
+        NCCL goes by its tables, which know of no ``filling``.
+        """
         plans = self.known.get((kind, root))
         if plans is None:
             plans = self.known[kind, root] = list(self._plans(kind, root))
-        return plans[0] if len(plans) == 1 else min(plans, key=lambda plan: plan.seconds(size))
-
-    def script(self, plan: Plan, kind: type[Collective], root: int, pieces: int) -> Script:
-        """The single messages of a plan; ``pieces``: of what goes along chains and trees."""
-        return script_of(plan.algorithm, kind, self.machines, self.rings, self.axes, self.members[root], pieces)
+        if len(plans) == 1:
+            return plans[0]
+        return min(plans, key=lambda plan: plan.promised(size) if self.cluster.library else plan.seconds(size))
 
     @cached_property
     def machines(self) -> list[list[int]]:
@@ -102,7 +152,8 @@ class Planner:
         for algorithm in self._algorithms(kind):
             stages = stages_of(algorithm, kind, self.machines, self.rings, self.axes, self.members[root])
             paths = [self._path(stage) for stage in stages]
-            found += [self._plan(algorithm, protocol, stages, paths) for protocol in self._protocols(algorithm)]
+            script = partial(self._script, algorithm, kind, root)
+            found += [self._plan(algorithm, protocol, stages, paths, script) for protocol in self._protocols(algorithm)]
         return found
 
     def _algorithms(self, kind: type[Collective]) -> list[str]:
@@ -125,28 +176,83 @@ class Planner:
                 path[link] = path.get(link, 0.0) + share
         return path
 
-    def _plan(self, name: str, protocol: Protocol, stages: Sequence[Stage], paths: Sequence[dict[Link, float]]) -> Plan:
+    def _plan(
+        self,
+        name: str,
+        protocol: Protocol,
+        stages: Sequence[Stage],
+        paths: Sequence[dict[Link, float]],
+        script: Callable[[float], Script],
+    ) -> Plan:
         inside, between = max(self.latencies[0], protocol.inside), max(self.latencies[1], protocol.between)
         waits = [stage.inside * inside + stage.between * between for stage in stages]
-        waits[0] += protocol.base
+        with_base = [waits[0] + protocol.base, *waits[1:]]
         sent = dict.fromkeys(self.members, 0.0)
         for stage in stages:
             for (source, _), share in stage.traffic.items():
                 sent[source] += share
         slowness = sum(_slowness(path, self.cluster.bandwidth) for path in paths)
         told = f"{name} with {protocol.name}" if protocol.name else name
-        every = tuple(zip(waits, paths)), tuple(sent.values()), sum(waits), slowness, protocol.fraction
-        return Plan(told, *every, name, protocol.base)
+        every = tuple(zip(with_base, paths)), tuple(sent.values()), sum(with_base), slowness, protocol.fraction
+        lay, asked = partial(self._lay, waits, script), protocol.corrections
+        return Plan(told, *every, protocol.base, lay, stages[0].streams or self._uneven(stages, paths), asked)
+
+    def _uneven(self, stages: Sequence[Stage], paths: Sequence[Mapping[Link, float]]) -> bool:
+        """Whether there are several stages, and some ranks are sooner done with one of them than others."""
+        if len(stages) == 1 or sum(len(stage.traffic) for stage in stages) > MANY:
+            return False
+        for stage, path in zip(stages, paths):
+            slowest: dict[int, float] = {}
+            for hop in stage.traffic:
+                busy = _slowness({link: path[link] for link in self.cluster.route(*hop)}, self.cluster.bandwidth)
+                slowest |= {rank: max(busy, slowest.get(rank, 0.0)) for rank in hop}
+            if slowest and min(slowest.values()) < max(slowest.values()) * (1 - 1e-9):
+                return True
+        return False
+
+    def _lay(self, waits: Sequence[float], script: Callable[[float], Script], size: float) -> Laid:
+        """The messages of a plan: those of a lane share its latency, or those that follow one another in pieces."""
+        written = script(size)
+        key = tuple(waits), id(written)
+        if key not in self.laid:
+            latencies = [
+                waits[lane.stage] / (written.depths[lane.stage] if lane.streams else lane.count)
+                for lane in written.lanes
+            ]
+            self.laid[key] = laid_on(self.cluster, written, latencies)
+        return self.laid[key]
+
+    def _script(self, algorithm: str, kind: type[Collective], root: int, size: float) -> Script:
+        """The messages of a value of ``size`` bytes: along chains and trees, pieces."""
+        whole = self._in_pieces(algorithm, kind, root, 1)
+        if not whole.lanes[0].streams:
+            return whole
+        largest = max(lane.share for lane in whole.lanes)
+        return self._in_pieces(
+            algorithm, kind, root, ceil(min(PIECES * whole.depths[0] * largest, largest * size / LEAST))
+        )
+
+    def _in_pieces(self, algorithm: str, kind: type[Collective], root: int, pieces: int) -> Script:
+        key = algorithm, kind, root, pieces
+        if key not in self.scripts:
+            wiring = self.machines, self.rings, self.axes
+            self.scripts[key] = script_of(algorithm, kind, *wiring, self.members[root], pieces)
+        return self.scripts[key]
 
 
 def protocols(algorithm: str) -> tuple[Protocol, ...]:
-    """What NCCL chooses from for an algorithm, by its own tables; its corrections for middle sizes are left out."""
+    """What NCCL chooses from for an algorithm, by its own tables."""
     from .catalog import own
 
     rows = [entry for entry in own("nccl").values() if entry.texts["algorithm"] == algorithm]
     return tuple(
         Protocol(
-            row.texts["protocol"], row["base_latency"], row["inside_latency"], row["between_latency"], row["bandwidth"]
+            row.texts["protocol"],
+            row["base_latency"],
+            row["inside_latency"],
+            row["between_latency"],
+            row["bandwidth"],
+            tuple(map(float, row.texts.get("corrections", "").split())),
         )
         for row in rows
     )

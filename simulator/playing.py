@@ -1,8 +1,7 @@
-"""One collective, message by message, under the virtual clock.
+"""One collective, message by message, under the virtual clock: its members come and go.
 
-A rank sends what it has received as soon as its last message in the same direction has left; a message that comes
-before its receiver waits for it. So a late member delays only what depends on it, and each goes on when it has sent
-and received everything. Messages share links with all else that moves.
+A late member delays only what depends on it, and each goes on when it has sent and received everything. While nobody
+else uses the links, all times are computed; as soon as somebody does, every message is an event, and shares them.
 """
 
 from __future__ import annotations
@@ -11,20 +10,19 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .carrying import Carrier
+from .laying import Bytes, Laid, bytes_of, seconds_of
 from .program import Broadcast
-from .rounds import Progress, Rounds
 from .threads import Thread
+from .timetable import Timetable
 
 if TYPE_CHECKING:
     from .meetings import Communicator, Meeting
-    from .messages import Laid, Messages
+    from .messages import Messages
 
 
 class Play:
-    """How many messages of every lane have begun, have left and have arrived, and what every member still waits for.
-
-    ``size``: bytes of the value on its way, or those that each rank sends; ``delay`` [s]: before the first message.
-    """
+    """Who has come, and who still waits. ``size``: of what moves; ``delay`` [s]: before the first message."""
 
     def __init__(
         self,
@@ -32,27 +30,17 @@ class Play:
         communicator: Communicator,
         meeting: Meeting,
         laid: Laid,
-        size: float | Mapping[int, float],
+        size: Bytes,
         delay: float,
     ):
         self.machine, self.messages, self.communicator, self.meeting = messages.machine, messages, communicator, meeting
         self.laid, self.size, self.delay, self.members = laid, size, delay, communicator.members
-        self.begun, self.left, self.got = ([0] * len(laid.lanes) for _ in range(3))
-        self.open: dict[int, int] = {}
         self.arrivals: dict[int, tuple[Thread, int, float]] = {}
         self.starts: dict[int, float] = {}
-        self.ready: set[int] = set()
+        self.reserved = False
+        self.carrier: Carrier | None = None
         self.sent: Mapping[int, float] | None = None
-        self.rounds: Rounds | None = None
         self.snapshot: Any = None
-        self._count()
-
-    def _count(self) -> None:
-        """What every member still has to send and to receive."""
-        self.open = dict.fromkeys(self.members, 0)
-        for number, lane in enumerate(self.laid.lanes):
-            self.open[lane.source] += lane.count - self.left[number]
-            self.open[lane.target] += lane.count - self.got[number]
 
     # ------------------------------------------------------------ members come
 
@@ -62,67 +50,86 @@ class Play:
         self.arrivals[rank] = thread, label, clock
         self.starts[rank] = max(now, time + self.delay)
         self._later(self.starts[rank] - now, partial(self._ready, rank))
+        if self.reserved and self._complete:
+            self._schedule()
+
+    @property
+    def _complete(self) -> bool:
+        return len(self.starts) == len(self.members)
 
     def _ready(self, rank: int) -> None:
-        if self.rounds is None and not self.ready and len(self.starts) == len(self.members):
-            self._in_rounds()
-        if self.rounds is None:
-            self.ready.add(rank)
-            self._try(self.laid.starting.get(rank, ()))
-            self._check(rank)
-
-    # ------------------------------------------------------------ messages go
-
-    def _try(self, lanes: Iterable[int]) -> None:
-        """Send what can be sent now."""
-        for number in lanes:
-            if self._may(number):
-                self.begun[number] += 1
-                self._send(number, self._bytes(number))
-
-    def _may(self, number: int) -> bool:
-        lane, k, got = self.laid.lanes[number], self.begun[number], self.got
-        if k > self.left[number] or k == lane.count or lane.source not in self.ready:
-            return False
-        if lane.behind is not None and self.left[lane.behind] <= k:
-            return False
-        known = self.laid.lanes
-        return all(got[needed] > min(k - ahead, known[needed].count - 1) for needed, ahead in lane.needs)
-
-    def _bytes(self, number: int) -> float:
-        lane = self.laid.lanes[number]
-        return lane.share * (self.size[lane.source] if isinstance(self.size, Mapping) else self.size)
-
-    def _send(self, number: int, size: float) -> None:
-        network, drained = self.machine.network, self.machine.drained
-        network.start(self.laid.paths[number], size, drained(partial(self._left, number)))
-
-    def _left(self, number: int) -> None:
-        self.left[number] += 1
-        if latency := self.laid.latencies[number]:
-            self._later(latency, partial(self._arrived, number))
-        else:
-            self._arrived(number)
-        self._try((number, *self.laid.following[number]))
-        self._done(self.laid.lanes[number].source)
-
-    def _arrived(self, number: int) -> None:
-        self.got[number] += 1
-        self._try(self.laid.waiting[number])
-        self._done(self.laid.lanes[number].target)
+        if self.carrier is None and (self.reserved or self._computed()):
+            return
+        self._carried().begin(rank)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         act = self.machine.drained(action)
         self.machine.env.timeout(max(0.0, seconds)).callbacks.append(lambda event: act())
 
+    def _carried(self) -> Carrier:
+        """From now on every message is an event."""
+        if self.carrier is None:
+            sizes, machine = bytes_of(self.laid, self.size), self.machine
+            self.carrier = Carrier(machine.network, self.laid, sizes, self._done, machine.drained)
+        return self.carrier
+
+    # ------------------------------------------------------------ all messages at once
+
+    def _computed(self) -> bool:
+        """Keep the links, if nobody uses them, so that times can be computed; whether that can be done.
+
+        Of members who are to come only the times are missing, unless some may be done before them, or stages that pass
+        the same links may meet.
+        """
+        if not self.machine.network.free(self.laid.links):
+            return False
+        if self._complete:
+            if not self._table().fits:
+                return False
+        elif not self.laid.apart or isinstance(self.meeting.arrivals[0][1], Broadcast):
+            return False
+        self.machine.network.reserve(self.laid.links, self._disturbed)
+        self.reserved = True
+        if self._complete:
+            self._schedule()
+        return True
+
+    def _table(self) -> Timetable:
+        absent = dict.fromkeys(self.members, float("inf"))
+        return Timetable(self.laid, seconds_of(self.laid, self.size), absent | self.starts)
+
+    def _schedule(self) -> None:
+        """Members go when it was computed, unless somebody comes upon their links."""
+        by_time: dict[float, list[int]] = {}
+        for rank, end in self._table().ends.items():
+            by_time.setdefault(end, []).append(rank)
+        last = max(by_time)
+        for end, ranks in by_time.items():
+            self._later(end - self.machine.env.now, partial(self._end, ranks, end == last))
+
+    def _end(self, ranks: Iterable[int], last: bool) -> None:
+        if not self.reserved:
+            return
+        if last:
+            self._release()
+        for rank in ranks:
+            self._leave(rank)
+
+    def _release(self) -> None:
+        self.machine.network.release(self.laid.links)
+        self.reserved = False
+
+    def _disturbed(self) -> None:
+        """Somebody else uses one of the links: from now on message by message, from where all of them are."""
+        progress, now = self._table().at(self.machine.env.now), self.machine.env.now
+        self._release()
+        here = [rank for rank, start in self.starts.items() if start <= now]
+        self._carried().go_on(progress, here, seconds_of(self.laid, self.size))
+
     # ------------------------------------------------------------ members go
 
     def _done(self, rank: int) -> None:
-        self.open[rank] -= 1
-        self._check(rank)
-
-    def _check(self, rank: int) -> None:
-        if not self.open[rank] and rank in self.ready and rank in self.arrivals:
+        if rank in self.arrivals:
             self._leave(rank)
 
     def _leave(self, rank: int) -> None:
@@ -150,60 +157,3 @@ class Play:
             self.snapshot = source.read(instruction.value).clone()  # type: ignore[union-attr]
         if not mine:
             tensors.write(instruction.value, self.snapshot.clone())  # type: ignore[union-attr]
-
-    # ------------------------------------------------------------ all messages of a round at once
-
-    def _in_rounds(self) -> None:
-        """Of rings that have their links to themselves, compute when all messages come, unless somebody disturbs."""
-        laid, network = self.laid, self.machine.network
-        if laid.turns is None or not network.free(laid.links):
-            return
-        lengths = [network.alone(path, self._bytes(number)) for number, path in enumerate(laid.paths)]
-        starts = [self.starts[lane.source] for lane in laid.lanes]
-        self.rounds = Rounds(laid.lanes[0].count, laid.turns, lengths, laid.latencies, starts)
-        network.reserve(laid.links, self._disturbed)
-        by_time: dict[float, list[int]] = {}
-        for rank, end in self._ends(*self.rounds.ends()).items():
-            by_time.setdefault(end, []).append(rank)
-        last = max(by_time)
-        for end, ranks in by_time.items():
-            self._later(end - self.machine.env.now, partial(self._end, ranks, end == last))
-
-    def _ends(self, left: Iterable[float], arrived: Iterable[float]) -> dict[int, float]:
-        """When every member has sent and received all."""
-        ends = dict(self.starts)
-        for lane, gone, come in zip(self.laid.lanes, left, arrived):
-            ends[lane.source] = max(ends[lane.source], gone)
-            ends[lane.target] = max(ends[lane.target], come)
-        return ends
-
-    def _end(self, ranks: Iterable[int], last: bool) -> None:
-        """Members go when it was computed, unless somebody came upon their links."""
-        if self.rounds is None:
-            return
-        if last:
-            self.machine.network.release(self.laid.links)
-        for rank in ranks:
-            self._leave(rank)
-
-    def _disturbed(self) -> None:
-        """Somebody else uses one of the links: from now on message by message, from where all of them are."""
-        assert self.rounds is not None
-        now, network = self.machine.env.now, self.machine.network
-        progress, lengths, self.rounds = self.rounds.at(now), self.rounds.lengths, None
-        network.release(self.laid.links)
-        self._continue(progress)
-        for number, end in progress.leaving:
-            self._send(number, self._bytes(number) * (end - now) / lengths[number])
-        for number, end in progress.arriving:
-            self._later(end - now, partial(self._arrived, number))
-        self._try(range(len(self.begun)))
-        for rank in self.ready:
-            self._check(rank)
-
-    def _continue(self, progress: Progress) -> None:
-        self.left, self.got, self.begun = progress.left, progress.arrived, list(progress.left)
-        for number, _ in progress.leaving:
-            self.begun[number] += 1
-        self._count()
-        self.ready = {rank for rank, start in self.starts.items() if start <= self.machine.env.now}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .model import Block, Model, Part
 from .rules import Rule, Scaled
 from .rules.scaled import FixedScale, LossScale, scaled
+from .work import in_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -85,39 +86,65 @@ def _inside(rule: Rule) -> Rule:
     return rule.rule if isinstance(rule, Scaled) else rule
 
 
-def reduced(model: Model) -> Model:
+def reduced(model: Model, dtype: str) -> Model:
     """A model whose parameters, and what passes between its blocks, take 2 bytes a number; its data stay as they are.
 
-    Raises ValueError for a mixture of experts: what its gate sends along counts tokens, beyond what 2 bytes can count.
+    Its operations are those of ``dtype``; where only times are known, they stay. Raises ValueError for a mixture of
+    experts: what its gate sends along counts tokens, beyond what 2 bytes can count.
 
-    >>> reduced(Model.of_times(blocks=2, activation_bytes=8)).blocks[1].input_bytes
+    >>> reduced(Model.of_times(blocks=2, activation_bytes=8), "bf16").blocks[1].input_bytes
     4.0
     """
-    if "reduced" not in model.cuts:
-        share = WIDTH / model.parameter_bytes
-        blocks = tuple(_block(number, block, share) for number, block in enumerate(model.blocks))
-        model.cuts["reduced"] = replace(model, blocks=blocks, parameter_bytes=WIDTH)
-    return model.cuts["reduced"]
+    if dtype not in model.narrow:
+        model.narrow[dtype] = _reduced(model, dtype)
+    return model.narrow[dtype]
 
 
-def _block(number: int, block: Block, share: float) -> Block:
+def _reduced(model: Model, dtype: str) -> Model:
+    from .models.knobs import blocks_in
+
+    for number, block in enumerate(model.blocks):
+        _refuse_routing(number, block)
+    blocks = blocks_in(model, dtype) or in_width(model, dtype, WIDTH / model.parameter_bytes)
+    return replace(model, blocks=blocks, parameter_bytes=WIDTH)
+
+
+def _refuse_routing(number: int, block: Block) -> None:
     if any(part.routes for part in block.parts):
         raise ValueError(
             f"in 2 bytes one cannot count the tokens that go to experts; block {number} sends some to experts: learn"
             " a mixture of experts without MixedPrecision"
         )
+
+
+def in_width(model: Model, dtype: str, share: float) -> tuple[Block, ...]:
+    """The blocks of a model of which nobody knows which bytes are numbers: all shrink alike, to a ``share``."""
+    known = dict[object, Block]()
+    for number, block in enumerate(model.blocks):  # most are one object: narrowed once, they still are
+        place = id(block), number == 0
+        known[place] = known.get(place) or _block(block, dtype, share, first=number == 0)
+    return tuple(known[id(block), number == 0] for number, block in enumerate(model.blocks))
+
+
+def _block(block: Block, dtype: str, share: float, first: bool) -> Block:
     return replace(
         block,
-        input_bytes=block.input_bytes * share if number else block.input_bytes,
+        forward=in_dtype(block.forward, dtype),
+        backward=in_dtype(block.backward, dtype),
+        weight=None if block.weight is None else in_dtype(block.weight, dtype),
+        input_bytes=block.input_bytes if first else block.input_bytes * share,
         saved_bytes=None if block.saved_bytes is None else block.saved_bytes * share,
-        parts=tuple(_part(part, share) for part in block.parts),
+        parts=tuple(_part(part, dtype, share) for part in block.parts),
     )
 
 
-def _part(part: Part, share: float) -> Part:
+def _part(part: Part, dtype: str, share: float) -> Part:
     return replace(
         part,
+        forward=in_dtype(part.forward, dtype),
+        backward=in_dtype(part.backward, dtype),
         output_bytes=part.output_bytes * share,
         saved_bytes=None if part.saved_bytes is None else part.saved_bytes * share,
         saved_units=part.saved_units * share,
+        again_bytes=part.again_bytes * share,
     )

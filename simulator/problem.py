@@ -84,6 +84,9 @@ class Problem:
 
             checked(self.blocks)
 
+    def __repr__(self) -> str:
+        return f"<Problem {self.name!r}: {self.dtype}, updated by {self.rule}>"
+
     @property
     def torch_dtype(self) -> torch.dtype:
         """``dtype`` as torch names it."""

@@ -51,12 +51,8 @@ class Races:
             if thread.guard is not guard:
                 return
             thread.clock = start + length
-            machine.maths(thread, instruction, thread.clock)
-            if decoded.stores and thread.state.tensors is None:
-                thread.state.me.store(instruction)  # type: ignore[arg-type]
-            machine.observe(thread, decoded, start)
+            machine.complete(thread, instruction, decoded, start)
             guard.running = None
-            guard.done += 1
             machine.resume(thread)
 
         machine.at(start + length, complete)

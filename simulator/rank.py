@@ -43,7 +43,7 @@ class Rank:
     - ``share``: (worker, workers), the slice of every global batch that is this rank's; None for servers.
     - ``slice``: the first of its samples in a global batch, and one past the last.
     - ``step``: the step it is in; ``versions``: of the parameters it last received, by value.
-    - ``made``: how many steps it has ended.
+    - ``made``: how many steps it has ended; ``begun``: whether it goes through them.
     - ``memory``: a dict for what the program must remember from step to step, apart from named values.
     - ``rule``: how updates are applied (None when the run only times and the strategy names no rule).
     """
@@ -52,15 +52,16 @@ class Rank:
         self.rank, self.ranks, self.whole_model, self.total, self.rule = rank, ranks, model, steps, rule
         self.grid, self._strides = stack.laid_out(ranks)
         self.step = self.made = 0
+        self.begun = False
         self.versions: dict[Value, int] = {}
         self.memory: dict[str, Any] = {}
         self.sizes: dict[Value, float] = {}
         self._groups: dict[str, tuple[int, ...]] = {}
         self.cut = stack.cut(self)
         self.reduced = stack.reduced
-        self.model = local(model, self.cut)
         if self.reduced is not None:
-            self.model, self.rule = reduced(self.model), self.reduced.rule(rule)
+            model, self.rule = reduced(model, self.reduced.dtype), self.reduced.rule(rule)
+        self.model = local(model, self.cut)
         self.microbatches = stack.order.pieces
         self.local = stack.local
         self.share = stack.share(self)
@@ -132,6 +133,7 @@ class Rank:
 
     def steps(self, count: int | None = None) -> Iterator[int]:
         """The steps of the run, one after another; ``count`` where this rank makes another number of them."""
+        self.begun = True
         for self.step in range(self.total if count is None else count):
             yield self.step
             self.made += 1
@@ -142,6 +144,14 @@ class Rank:
         if self.share is None or self.made >= self.total or self.total == 1:
             return ""
         return f"a program goes through me.steps(); that of rank {self.rank} made {self.made} of {self.total}"
+
+    def stalled(self, made: int | None) -> str:
+        """What is wrong when a worker's program goes on for long; ``made``: how many steps it had ended long ago."""
+        if self.share is None:
+            return ""
+        if not self.begun:
+            return f"a program goes through me.steps(), as in: for step in me.steps(); that of rank {self.rank} did not"
+        return "" if made is None or self.made > made else f"rank {self.rank} does not come to the end of step {made}"
 
     # ------------------------------------------------------------ sizes
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from .errors import ProgramError
 from .program import Instruction, Recv, Start, Until
 
 if TYPE_CHECKING:
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 Program = Generator[Instruction, Any, Any]
 Rewrite = Callable[[Any], Program]
 Rules = Mapping[type[Instruction], Rewrite]
+SOON = 100_000
+"""By so many instructions a worker's program has begun its first step."""
+MOST = 5_000_000
+"""In so many it has ended another; of no text that anybody could wait for does a step have as many."""
 
 
 def same(instruction: Instruction) -> Program:
-    """The rule that leaves an instruction as it is: a layer knows it and has nothing to add."""
+    """One instruction as a program; as a rule, it leaves the instruction as it is: a layer has nothing to add."""
     yield instruction
 
 
@@ -99,8 +104,9 @@ def through(table: Table, program: Program) -> Program:
 
 
 def spoken(program: Program, me: Rank) -> Program:
-    """A program of which everything is an instruction; anything else is refused."""
-    result = None
+    """A program of which everything is an instruction; anything else is refused, and so is one that never ends."""
+    result, said, limit = None, 0, SOON
+    made: int | None = None
     while True:
         try:
             instruction = program.send(result)
@@ -108,6 +114,11 @@ def spoken(program: Program, me: Rank) -> Program:
             return end.value
         if not isinstance(instruction, Instruction):
             raise ValueError(f"a program yields instructions; that of rank {me.rank} yields {instruction!r}")
+        said += 1
+        if said == limit:
+            if stalled := me.stalled(made):
+                raise ProgramError(f"{stalled} in {said:,} instructions")
+            limit, made = said + MOST, me.made
         result = yield instruction
 
 

@@ -3,7 +3,10 @@
 A product of large matrices reaches ``LARGE`` of the device's best; a short inner dimension does not fill the pipeline
 of a tile, and few outputs do not fill the device, which makes the product of two factors:
 
-    share(m, n, k) = LARGE · best · k / (k + SHORT) · outputs / (outputs + FEW),    outputs = m·n·count
+    share(m, n, k) = LARGE · best · k / (k + SHORT) · outputs / (outputs + few),    outputs = m·n·count
+
+The faster a device, the more outputs fill it: few = FEW · best, best in FLOP/s. On a V100 of 88.5 TFLOP/s the same
+source has half of that speed at 0.4 million outputs, on an A100 of 271 at 1.3 million.
 
 The constants hold for all devices. They were fitted by hand to what Anthony et al. 2024 (arXiv:2401.14489, data in
 EleutherAI/cookbook, ``sizing/results``) measured on one A100: products of single matrices (up to 262 TFLOP/s of 312),
@@ -21,8 +24,8 @@ BEST = 0.85
 """A device's best product, as a share of its peak, where nobody measured it."""
 SHORT = 250.0
 """The inner dimension at which a product is half as fast."""
-FEW = 1.3e6
-"""The number of outputs at which it is."""
+FEW = 1.3e6 / 271.2e12
+"""The number of outputs at which it is, for each FLOP/s of the device's best product."""
 FUSED = 0.8
 """Of LARGE, in attention that is computed tile by tile (Dao 2023, arXiv:2307.08691: up to 0.73 of an A100's peak)."""
 OPERANDS = 0.7
@@ -45,10 +48,10 @@ def speed(device: Device, dtype: str, outputs: float, inner: float, fused: bool 
         return device.flops
     if fused and fused is not True:
         return fused * device.peak(dtype)
-    best = LARGE * device.peak(dtype) * (BEST if device.efficiency is None else device.efficiency)
+    best = device.peak(dtype) * (BEST if device.efficiency is None else device.efficiency)
     if fused:
-        return best * FUSED
-    return best * inner / (inner + SHORT) * outputs / (outputs + FEW)
+        return LARGE * best * FUSED
+    return LARGE * best * inner / (inner + SHORT) * outputs / (outputs + FEW * best)
 
 
 def moving(device: Device, size: float, share: float) -> float:

@@ -12,6 +12,7 @@ from . import metrics, runfile, trace
 from .facts import Facts
 from .metrics import Forecast, LossRow
 from .spans import Sample, Span, Spans
+from .values import bounds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +88,12 @@ class Run:
         return dict(sorted(Counter(self.alike or range(self.ranks)).items()))
 
     @property
+    def shares(self) -> tuple[int, ...]:
+        """Samples of a batch that each worker takes, in the order of ``workers``."""
+        count = len(self.workers)
+        return self.slices or tuple(b - a for a, b in (bounds(self.batch, at, count) for at in range(count)))
+
+    @property
     def makespan(self) -> float:
         """Seconds from the first start to the last end."""
         return metrics.makespan(self)
@@ -128,8 +135,13 @@ class Run:
 
     @property
     def exposed_communication(self) -> list[float]:
-        """Seconds per worker in which it did not compute, until its own end."""
+        """Seconds per worker in which it did not compute while something of its own was on its way."""
         return metrics.exposed_communication(self)
+
+    @property
+    def waiting(self) -> list[float]:
+        """Seconds per worker in which it neither computed nor had anything on its way, as in a pipeline's bubble."""
+        return metrics.waiting(self)
 
     @property
     def in_flight(self) -> list[float]:

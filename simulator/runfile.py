@@ -114,7 +114,7 @@ def write(fields: Fields, path: str | os.PathLike[str]) -> None:
 def read(path: str | os.PathLike[str], make: type[R]) -> R:
     """Read a run file and call ``make`` with its fields.
 
-    Raises RunFileError if the file is not a run, is damaged, or is of a newer schema; OSError if it cannot be opened.
+    Raises RunFileError if the file is not a run, is damaged, or is of another schema; OSError if it cannot be opened.
     """
     with open(path, "rb") as file:
         try:

@@ -42,4 +42,4 @@ def _with(text: Text, microbatches: int) -> Text:
     known: dict[str, Any] = {"microbatches": microbatches}
     fewer = replace(text.stack.order, **known)
     model = text.model.with_batch(text.model.batch * microbatches // text.stack.order.pieces)
-    return replace(text, stack=replace(text.stack, order=fewer), model=model)
+    return replace(text, stack=replace(text.stack, order=fewer), model=model, told=None)

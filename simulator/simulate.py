@@ -8,7 +8,7 @@ from typing import Any
 
 from . import checks
 from .checking import AnyStrategy, ensure_valid
-from .cluster import Cluster, check_ranks
+from .cluster import Cluster, Device, check_ranks
 from .errors import CannotFold
 from .experiment import Experiment
 from .fitting import ensure_fits
@@ -21,8 +21,12 @@ from .problem import Problem
 from .rank import Rank
 from .run import Run
 from .stack import Stack, stack
+from .virtual import uncollected
+from .workload import check_workload
 
 DETAILS = ("flow", "messages")
+ASSUMED = f"nobody said what computes: {Device().name} of {Device().flops:g} FLOP/s; give the cluster a device="
+"""A note in runs whose times would surprise whoever forgot the device."""
 
 
 def simulate(
@@ -69,29 +73,44 @@ def simulate(
     if detail not in DETAILS:
         raise ValueError(f"detail is one of {', '.join(map(repr, DETAILS))}; got detail={detail!r}")
     if fold != "always":
-        checks.kind("fold", fold, bool, 'True, False or "always"')
+        fold = checks.flag("fold", fold, 'True, False or "always"')
     checks.kind("fit", fit, bool, "True or False")
     whole, ranks = stack(strategy), ranks_of(cluster, ranks)
+    steps, seed = checks.whole("steps", steps, least=1), checks.whole("seed", seed)
     workload = adjusted(workload, batch=batch, dtype=dtype, recompute=recompute)
     problem, model = split(workload, learn)
     experiment = Experiment(whole, workload, problem, model, cluster, steps, seed, noise, None, detail)
-    told = checked(experiment, fit)
+    with uncollected():
+        told = checked(experiment, fit)
     if replay is not None:
         experiment = replace(experiment, outcomes=_outcomes(replay, whole, workload, ranks, steps, seed))
-    if not fold or told is None or not experiment.foldable:
-        return experiment.run(apart(ranks))
+    run = experiment.run(apart(ranks)) if not fold else _folded(experiment, told, fold == "always")
+    return replace(run, notes=run.notes | {"device": ASSUMED}) if _modest(cluster, model) else run
+
+
+def _folded(experiment: Experiment, told: Programs | None, always: bool) -> Run:
+    """Run it with ranks that behave alike once, where that gives the same times; else with all."""
+    one = experiment
+    if told is None or not one.foldable:
+        return one.run(apart(one.cluster.ranks))
     try:
-        return experiment.run(folded(told, whole, cluster, few=fold == "always"))
+        return one.run(folded(told, one.whole, one.cluster, always, one.noise))
     except CannotFold as reason:
-        run = experiment.run(apart(ranks))
+        run = one.run(apart(one.cluster.ranks))
         return replace(run, notes=run.notes | {"not folded": str(reason)})
+
+
+def _modest(cluster: Cluster, model: Model) -> bool:
+    """Whether nobody said what computes operations, which take no time of their own."""
+    return model.of_operations and any(device == Device() for device in cluster.devices or (cluster.device,))
 
 
 def adjusted(workload: Model | Problem, **knobs: Any) -> Model | Problem:
     """A model with the knobs that were given; a Problem has its own, and refuses them."""
     given = {name: value for name, value in knobs.items() if value is not None}
     if isinstance(workload, Problem) and given:
-        raise ValueError(f"{', '.join(given)} belong to a Model; a Problem brings its own: problem(name, …)")
+        verb = "belongs" if len(given) == 1 else "belong"
+        raise ValueError(f"{', '.join(given)} {verb} to a Model; a Problem brings its own: problem(name, …)")
     return with_knobs(workload, **given) if given and isinstance(workload, Model) else workload
 
 
@@ -99,8 +118,7 @@ def split(workload: Model | Problem, learn: bool | None) -> tuple[Problem | None
     """(the problem that is learned, if any; the model that is timed)."""
     if isinstance(workload, Problem):
         return (workload if learn is not False else None), workload.model()
-    if not isinstance(workload, Model):
-        raise ValueError(f"a workload is a Model (timed) or a Problem (learned); got {workload!r}")
+    check_workload(workload)
     if learn:
         raise ValueError("a Model has no tensors to learn with; give a Problem, for example problem('digits-mlp')")
     return None, workload
@@ -120,7 +138,7 @@ def checked(experiment: Experiment, fit: bool) -> Programs | None:
     if one.noise is not None:
         one.noise.check(ranks)
     if fit and isinstance(one.workload, Model):
-        ensure_fits(Text(one.whole, one.model, ranks, one.whole.rule), one.cluster)
+        ensure_fits(Text(one.whole, one.model, ranks, one.whole.rule, told), one.cluster)
     return told
 
 

@@ -115,6 +115,11 @@ class Spans:
     def __repr__(self) -> str:
         return f"<{len(self)} spans on streams {', '.join(self.streams) or 'none'}>"
 
+    @property
+    def extent(self) -> tuple[float, float]:
+        """When the first span starts and the last ends, on the clock of the run; (0, 0) without spans."""
+        return min(self.data[START::WIDTH], default=0.0), max(self.data[END::WIDTH], default=0.0)
+
     def table(self) -> np.ndarray:
         """All spans as a read-only float64 array (spans, 7) without copying; columns ``RANK`` … ``BYTES``.
 

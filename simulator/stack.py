@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import cached_property
 from inspect import getattr_static
+from math import prod
 from types import GeneratorType, NoneType
 
 from . import checks
@@ -107,14 +108,14 @@ class Stack:
         An axis without a size takes the smallest prime factor of the ranks that are left; the last takes them all.
         """
         axes = {part.axis: part.extent for part in self.parts if part.axis}
-        left = ranks
-        for extent in axes.values():
-            if extent is not None:
-                left = _divide(left, extent, ranks, self)
+        taken = prod(extent for extent in axes.values() if extent is not None)
+        if ranks % taken:
+            raise ValueError(f"{self} needs a multiple of {taken} ranks; got ranks={ranks}")
+        left = ranks // taken
         open_axes = [axis for axis, extent in axes.items() if extent is None]
         grid = {axis: extent or 1 for axis, extent in axes.items()}
         for axis in open_axes:
-            grid[axis] = left if axis == open_axes[-1] else _smallest_factor(left)
+            grid[axis] = left if axis == open_axes[-1] else smallest_factor(left)
             left //= grid[axis]
         if left != 1:
             hint = "" if axes else '; an order for several ranks names an axis of the rank grid: axis = "data"'
@@ -163,6 +164,9 @@ class Stack:
         parts = self.parts[1:] if self.layers and str(self.order) == "Single()" else self.parts
         return " + ".join(map(str, parts))
 
+    def __repr__(self) -> str:
+        return f"stack({', '.join(map(repr, self.parts))})"
+
 
 def stack(order: Order | Layer | Stack, *layers: Layer) -> Stack:
     """Put layers over an order: ``stack(Pipeline("1f1b", microbatches=4), DataParallel())``.
@@ -171,7 +175,7 @@ def stack(order: Order | Layer | Stack, *layers: Layer) -> Stack:
     """
     for layer in layers:
         if not isinstance(layer, Layer):
-            raise ValueError(f"an order is followed by layers; got {layer!r}")
+            raise ValueError(f"an order is followed by layers; got {layer!r}{_remedy(layer)}")
     if isinstance(order, Stack):
         return Stack(order.order, order.layers + layers)
     if isinstance(order, Layer):
@@ -179,7 +183,7 @@ def stack(order: Order | Layer | Stack, *layers: Layer) -> Stack:
 
         return Stack(Single(), (order, *layers))
     if not isinstance(order, Order):
-        raise ValueError(f"a strategy is an Order, a Layer or a stack of them; got {order!r}")
+        raise ValueError(f"a strategy is an Order, a Layer or a stack of them; got {order!r}{_remedy(order)}")
     return Stack(order, layers)
 
 
@@ -194,11 +198,16 @@ def _check_knobs(part: Strategy) -> None:
             )
 
 
-def _divide(left: int, extent: int, ranks: int, what: Stack) -> int:
-    if left % extent:
-        raise ValueError(f"{what} needs a multiple of {extent} ranks along one axis; got ranks={ranks}")
-    return left // extent
+def _remedy(given: object) -> str:
+    """What to write in the place of a class, or of its name."""
+    name = given.__name__ if isinstance(given, type) else given
+    return f": write {name}(), with brackets" if isinstance(name, str) and name.isidentifier() else ""
 
 
-def _smallest_factor(number: int) -> int:
+def smallest_factor(number: int) -> int:
+    """The smallest prime factor; 1 has none and gives itself.
+
+    >>> smallest_factor(12), smallest_factor(35), smallest_factor(1)
+    (2, 5, 1)
+    """
     return next((n for n in range(2, number + 1) if number % n == 0), 1)

@@ -6,7 +6,10 @@ tensors under the virtual clock, or run for real.  ``Act(3, 1)`` is "what enters
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import fsum
 
 from . import checks
 
@@ -19,6 +22,8 @@ class Value:
 
 def as_blocks(blocks: int | tuple[int, ...]) -> tuple[int, ...]:
     """A block or several blocks, always as a tuple. Raises ValueError unless they are whole numbers from 0."""
+    if type(blocks) is int and blocks >= 0:  # as most are
+        return (blocks,)
     found = tuple(blocks) if isinstance(blocks, (tuple, list, range)) else (blocks,)
     if {*map(type, found)} - {int} or min(found, default=0) < 0:
         found = tuple(checks.whole("block", block) for block in found)
@@ -214,6 +219,17 @@ class Nothing(Value):
 def bounds(size: int, index: int, of: int) -> tuple[int, int]:
     """First element and one past the last of part ``index`` of ``of``. ``bounds(10, 1, 4) == (2, 5)``."""
     return index * size // of, (index + 1) * size // of
+
+
+def apportioned(size: int, weights: Sequence[float]) -> list[tuple[int, int]]:
+    """First element and one past the last of parts in proportion to ``weights``, each end rounded.
+
+    >>> apportioned(16, (3, 1))
+    [(0, 12), (12, 16)]
+    """
+    total = fsum(weights)
+    ends = [round(size * part / total) for part in accumulate(weights)]
+    return list(zip([0, *ends], ends))
 
 
 def overlap(a: Value, b: Value) -> bool:

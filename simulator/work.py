@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
+from . import checks
 from .clusters.device import Device
 from .operations import Operations
 
@@ -17,6 +18,9 @@ class Seconds:
     """A time that does not depend on anything: ``Seconds(1.0)``."""
 
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.owned(self)
 
     @property
     def flops(self) -> float:
@@ -33,6 +37,9 @@ class Flops:
     """A time that follows from work: ``per_sample`` [FLOP] at the device's speed [FLOP/s]."""
 
     per_sample: float
+
+    def __post_init__(self) -> None:
+        checks.owned(self)
 
     @property
     def flops(self) -> float:
@@ -103,3 +110,14 @@ def shared(work: Work, units: int = 1, tokens: int = 1, experts: int = 1) -> Wor
         return work.shared(units, tokens, experts)
     factor = 1 / (units * tokens)
     return work if factor == 1 else Scaled(work, factor)
+
+
+def in_dtype(work: Work, dtype: str) -> Work:
+    """The same work with numbers of another type; times, and FLOP on a device of one speed, stay as they are.
+
+    >>> in_dtype(Scaled(Operations(dtype="fp32"), 0.5), "bf16")
+    Scaled(work=Operations(ops=(), dtype='bf16'), factor=0.5)
+    """
+    if isinstance(work, Scaled):
+        return Scaled(in_dtype(work.work, dtype), work.factor)
+    return work.in_dtype(dtype) if isinstance(work, Operations) else work

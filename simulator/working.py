@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from .block import Block, saved
 from .cutting import Cut
-from .passes import Backward, BackwardInput, BackwardWeight, Forward
+from .passes import Backward, BackwardInput, BackwardPart, BackwardWeight, Forward
 from .precision import Precision
 from .program import Instruction
 from .rank import Rank
-from .rewriting import Program, Table, through
+from .rewriting import Table, same, through
 from .stack import Layer, Stack
 from .values import Act, ActGrad
 
@@ -28,6 +28,20 @@ class Peaks:
 
     forward: float
     backward: float
+
+
+class Again:
+    """What the parts of blocks compute again in their backward passes, and hold only as long as these run."""
+
+    def __init__(self, me: Rank):
+        self.me = me
+
+    def of(self, instruction: Instruction) -> float:
+        """Bytes beside, while an instruction runs; 0 where it is no backward pass of a part."""
+        if not isinstance(instruction, BackwardPart):
+            return 0.0
+        part = self.me.model.blocks[instruction.block].parts[instruction.at]
+        return part.again_bytes * self.me.samples(instruction.microbatch)
 
 
 class Working:
@@ -55,9 +69,10 @@ class Working:
         return self.known[place]
 
     def _recomputed(self, block: Block, microbatch: int) -> Peaks:
-        """Of a block in one piece: what it computes again, where its parts say how much they keep."""
+        """Of a block in one piece: what it computes again, all of it, or parts of it, each when it comes to them."""
         again = saved(block.parts) if block.recomputes and block.parts else None
-        return Peaks(0.0, max(0.0, (again or 0.0) - block.input_bytes) * self.me.samples(microbatch))
+        beyond = max(recomputed(block), (again or 0.0) - block.input_bytes)
+        return Peaks(0.0, beyond * self.me.samples(microbatch))
 
     def _in_parts(self, one: Forward | Backward | BackwardInput) -> Peaks:
         """Of a block in parts: the most that its parts hold, beyond what counts for the block as a whole."""
@@ -75,14 +90,14 @@ class Working:
         from .ledger import Ledger
 
         me = self.again()
-        ledger = Ledger(me, (), Precision(0, 0, 0, 0))
+        ledger = Ledger(me, (), Precision(0, 0, 0, 0), Again(me))
         always = ledger.sums[False]  # what blocks keep without learning it
         program = [(at, instruction) for at, one in enumerate(passes) for instruction in self._parts(me, one)]
         moments = ledger.walk(program)
         return [max(one.held.total for one in moments if one.step == at) - always for at in range(len(passes))]
 
     def _parts(self, me: Rank, one: Pass) -> Iterable[Instruction]:
-        program = _alone(one)
+        program = same(one)
         for layer in self.layers:
             program = through(Table(layer, me), program)
         return program
@@ -92,8 +107,20 @@ class Working:
         return self.me.samples(one.microbatch) * (block.saved_bytes or 0.0)
 
 
-def _alone(one: Pass) -> Program:
-    yield one
+def recomputed(block: Block) -> float:
+    """Bytes per sample by which a block that computes some of its parts again grows beyond what it keeps.
+
+    Parts go backward from the last to the first: when one computes again, those after it have let go what they kept.
+
+    >>> from simulator.model import Part
+    >>> recomputed(Block(parts=(Part(again_bytes=10.0, saved_bytes=0.0), Part(saved_bytes=2.0, saved_units=1.0))))
+    7.0
+    """
+    beyond, gone = 0.0, 0.0
+    for part in reversed(block.parts):
+        beyond = max(beyond, part.again_bytes - gone)
+        gone += (part.saved_bytes or 0.0) + part.saved_units
+    return beyond
 
 
 def in_one_piece(whole: Stack, me: Rank) -> tuple[Stack, tuple[Layer, ...]]:

@@ -7,6 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from common.runs import apart, digits, learned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -30,18 +31,6 @@ numbers = st.floats(-1e6, 1e6)
 shapes = st.tuples(st.integers(1, 7), st.integers(1, 5))
 tables = shapes.flatmap(lambda shape: arrays(np.float64, shape, elements=numbers))
 EVERY = [*AGGREGATIONS.values(), TrimmedMean(0.4), ClippedMean(3.0)]
-
-
-def digits(**knobs):
-    return sim.problem("digits-mlp", **{"dtype": "float64", "hidden": 16, "batch": 25, **knobs})
-
-
-def learned(strategy, ranks, steps=4, problem=None, seed=1):
-    return sim.simulate(strategy, problem or digits(), sim.cluster("ideal", ranks=ranks), steps=steps, seed=seed)
-
-
-def apart(a, b):
-    return max(float(abs(a.parameters[name] - b.parameters[name]).max()) for name in a.parameters)
 
 
 # ---------------------------------------------------------------- functions
@@ -241,7 +230,11 @@ def test_a_short_gradient_stays_as_it_is():
         (lambda: sim.stack(sim.Sharded(2), sim.TensorParallel(), sim.GlobalClip(1.0)), 4, "use DataParallel"),
         (lambda: sim.stack(sim.PipeDream(), sim.GlobalClip(1.0)), 2, r"1 update.* a pipeline that is flushed"),
         (lambda: sim.GlobalClip(0.0), 2, "norm"),
-        (lambda: sim.stack(sim.DataParallel(rule=rules.Scaled(RULE)), sim.GlobalClip(1.0)), 2, "scales"),
+        (
+            lambda: sim.stack(sim.DataParallel(rule=rules.Scaled(RULE)), sim.GlobalClip(1.0)),
+            2,
+            "rules.Scaled.rules.Clipped",
+        ),
     ],
 )
 def test_what_cannot_be_clipped_is_refused(strategy, ranks, message):

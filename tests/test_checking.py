@@ -11,6 +11,8 @@ import simulator as sim
 from simulator import (
     AllGather,
     AllReduce,
+    Backward,
+    Broadcast,
     Chunk,
     Copy,
     Forward,
@@ -24,6 +26,7 @@ from simulator import (
     Reduce,
     Send,
     Start,
+    Until,
     Update,
     Wait,
 )
@@ -187,3 +190,46 @@ def test_a_message_of_another_name():
 def test_places_that_do_not_exist(what: Instruction, message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
         sim.validate(say((what,)), ranks=2)
+
+
+# ---------------------------------------------------------------- parameters that were let go
+
+OWN = Chunk(P0, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "text, used",
+    [
+        ((Free(P0), Forward(0)), "Params(0)"),
+        ((Free(P0), Backward(0)), "Params(0)"),
+        ((Free(P0), Update(P0)), "Params(0)"),
+        ((Free(P0), Update(OWN)), "Params(0)[0/2]"),
+        ((Free(P0), Send(P0, to=1)), "Params(0)"),
+        ((Free(P0), AllReduce(P0)), "Params(0)"),
+        ((Free(P0), Copy(P0, Named("kept"))), "Params(0)"),
+        ((Free(Params((0, 1)), keep=Chunk(Params((0, 1)), 0, 2)), Forward(1)), "Params(1)"),
+        ((Free(P0, keep=OWN), AllGather(P0), Forward(0), Free(P0, keep=OWN), Forward(0)), "Params(0)"),
+        ((Free(P0), Start((AllReduce(G0), Update(P0)), on="x")), "Params(0)"),
+        ((Free(P0), Until(Recv(G0, source=1), (Forward(0),))), "Params(0)"),
+    ],
+    ids=lambda what: what if isinstance(what, str) else "; ".join(map(str, what)),
+)
+def test_what_was_let_go_is_not_used(text, used):
+    assert f"uses {used}, which was let go" in error_of(Live(texts=(text,)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (Free(P0, keep=OWN), AllGather(P0), Forward(0)),
+        (Free(P0, keep=OWN), Start(AllGather(P0), on="x"), Wait(P0), Forward(0)),
+        (Free(P0, keep=OWN), Update(OWN), AllGather(P0), Forward(0)),
+        (Free(P0), Broadcast(P0), Forward(0)),
+        (Copy(P0, Named("kept")), Free(P0), Copy(Named("kept"), P0), Forward(0)),
+        (Free(G0), AllReduce(G0)),
+    ],
+    ids=lambda text: "; ".join(map(str, text)),
+)
+def test_what_came_back_is_used_again(text):
+    sim.validate(say(text), ranks=2)
+    sim.validate(Live(texts=(text,)), ranks=2)

@@ -38,7 +38,7 @@ class BackwardWeight(Instruction):
     block: int
 
     @property
-    def writes(self) -> tuple[sim.Value, ...]:  # type: ignore[override]
+    def writes(self) -> tuple[sim.Value, ...]:
         return (Grads(self.block),)
 
 
@@ -196,7 +196,7 @@ class Asks(sim.Order):
         (lambda: sim.listing(over(None, Load())), "rules gives a table.*got None"),
         (lambda: sim.listing(over({"Load": lambda load: load}, Load())), "rules gives a table"),
         (lambda: sim.listing(over({Load: lambda load: load}, Load())), "a rule yields instructions: use yield"),
-        (lambda: sim.listing(sim.Single(), workload="digits"), "workload is a Model or a Problem"),  # type: ignore[arg-type]
+        (lambda: sim.listing(sim.Single(), workload="digits"), "a workload is a Model .timed. or a Problem"),  # type: ignore[arg-type]
         (lambda: sim.listing(sim.Single(), steps=0), "steps is a whole number"),
         (lambda: sim.listing(sim.Single(), steps="a"), "steps is a whole number"),  # type: ignore[arg-type]
         (lambda: sim.rules.SGD(None), "lr is a finite number"),  # type: ignore[arg-type]
@@ -238,6 +238,32 @@ def test_errors_show_strategies_as_they_are_written():
 def test_lists_are_taken_where_several_are_meant():
     assert sim.Compute(print, reads=[G0], writes=P0) == sim.Compute(print, (G0,), (P0,))
     assert hash(sim.rules.Adam(betas=[0.9, 0.99])) == hash(sim.rules.Adam(betas=(0.9, 0.99)))  # type: ignore[arg-type]
+
+
+@dataclass
+class Thawed:
+    """Maths with numbers that may change, so without a hash."""
+
+    factor: float = 2.0
+
+    def __call__(self, tensor):
+        return tensor * self.factor
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sim.Compute(Thawed(), G0, G0),
+        lambda: sim.Measure("norm", Thawed(), G0),
+        lambda: sim.Compute(print, G0, G0, sizes=[8.0]),
+        lambda: sim.Compute(print, G0, G0, work=sim.Measured([(1.0, 2.0)])),
+    ],
+    ids=["function", "measure", "sizes", "work"],
+)
+def test_maths_that_cannot_be_compared_is_refused_where_it_is_written(make):
+    """Rule 6 of the language: a Compute is the same where its function is."""
+    with pytest.raises(ValueError, match=r"so (function|sizes|work) has a hash: give .*; got"):
+        make()
 
 
 def test_a_strategy_without_an_axis_is_listed_on_one_rank():

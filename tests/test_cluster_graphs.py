@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import simulator as sim
+from simulator.cluster import KNOBS
 from simulator.clusters.wiring import choice
 
 
@@ -74,7 +75,7 @@ def test_graphs_that_are_no_clusters(graph: nx.Graph, says: str):
 
 
 def test_nodes_and_edges_carry_what_they_like_but_typos():
-    graph = edges((0, 1, {**GOOD, "weight": 3, "label": "a", 7: None}))
+    graph = edges((0, 1, {**GOOD, "weight": 3, "label": "a", 7: None}), (1, 0, GOOD))
     assert sim.Cluster.from_graph(graph).ranks == 2
     graph.nodes[0]["machin"] = "a"
     with pytest.raises(ValueError, match="got 'machin': is 'machine' meant"):
@@ -110,11 +111,18 @@ def test_devices_of_a_graph_may_be_keys_of_the_catalogue():
             sim.Cluster.from_graph(graph, **knobs)
 
 
-def test_a_rank_that_cannot_be_reached():
-    cluster = sim.Cluster.from_graph(edges((0, 1, GOOD)))
+@pytest.mark.parametrize(
+    "links, says",
+    [([(0, 1), (1, 2), (0, 2), (2, 1)], "from 1 to 0"), ([(0, 1), (1, 0), (2, 3), (3, 2)], "from 0 to 2")],
+)
+def test_a_rank_that_cannot_be_reached_is_refused_at_once(links, says):
+    graph = edges(*((*link, GOOD) for link in links))
+    with pytest.raises(ValueError, match=f"no way leads {says}"):
+        sim.Cluster.from_graph(graph)
+    cluster = sim.Cluster("half", len(graph), graph)
     assert cluster.route(0, 1) == ((0, 1),)
-    with pytest.raises(ValueError, match="no way leads from 1 to 0"):
-        cluster.route(1, 0)
+    with pytest.raises(ValueError, match=f"no way leads {says}"):
+        cluster.route(int(says[5]), int(says[-1]))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +131,7 @@ def test_a_rank_that_cannot_be_reached():
         (lambda: sim.cluster("cloud", ranks=4), "no cluster is called 'cloud'; the names are 'ideal', 'single-switch'"),
         (
             lambda: sim.cluster("ideal"),
-            "cluster 'ideal' takes ranks, and device, algorithm, overheads; ranks is missing",
+            "cluster 'ideal' takes ranks, and device, devices, algorithm, library, overheads; ranks is missing",
         ),
         (lambda: sim.cluster("ideal", ranks=4, node=2), "got node"),
         (lambda: sim.cluster("dgx-a100"), "takes nodes, or ranks"),
@@ -138,6 +146,9 @@ def test_a_rank_that_cannot_be_reached():
         (lambda: sim.cluster("ideal", ranks=4, device="h1000"), "nothing in the catalogue is called 'h1000'"),
         (lambda: sim.cluster("ideal", ranks=4, device=[sim.Device()] * 3), "one for each of 4 ranks; got 3"),
         (lambda: sim.cluster("ideal", ranks=4, device=4.0), "device is a Device"),
+        (lambda: sim.cluster("ideal", ranks=4, library="gloo"), "library is 'nccl' or None; got library='gloo'"),
+        (lambda: sim.Cluster.flat(4, 1e9, algorithms="ring"), "every cluster takes device, devices.*got algorithms"),
+        (lambda: sim.Cluster.from_graph(edges((0, 1, GOOD), (1, 0, GOOD)), libary="nccl"), "library.*got libary"),
     ],
 )
 def test_clusters_that_are_not(make: Any, says: str):
@@ -153,3 +164,48 @@ def test_other_devices_and_algorithms():
     model = sim.Model("work", blocks=(sim.Block(forward=sim.Flops(4.0), backward=sim.Flops(8.0)),), batch=2)
     run = sim.simulate(sim.DataParallel(), model, pair, steps=1)
     assert run.busy == pytest.approx([3.0, 12.0]) and run.makespan == pytest.approx(12.0)
+
+
+MADE = {
+    "flat": lambda **knobs: sim.Cluster.flat(4, 10e9, 1e-6, **knobs),
+    "from_graph": lambda **knobs: sim.Cluster.from_graph(sim.Cluster.flat(4, 10e9, 1e-6).graph, **knobs),
+    "cluster": lambda **knobs: sim.cluster("single-switch", ranks=4, bandwidth=10e9, latency=1e-6, **knobs),
+    "Cluster": lambda **knobs: sim.Cluster("four", 4, sim.Cluster.flat(4, 10e9, 1e-6).wiring, **knobs),
+}
+"""Four ways to the same four ranks on a switch."""
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        dict(algorithm="tree"),
+        dict(algorithm="auto", library="nccl"),
+        dict(overheads=sim.Overheads(collective=1e-3)),
+        dict(device="h100-sxm"),
+        dict(devices=["h100-sxm", "a100-sxm-80gb"] * 2),
+    ],
+    ids=lambda knobs: "-".join(knobs),
+)
+def test_every_way_to_make_a_cluster_takes_the_same_knobs(make: Any, knobs: dict[str, Any]):
+    """And all of them mean the same: the run is that of every other way, to the last bit."""
+    model = sim.model("gpt2-small", batch=8)
+    ours, theirs = (one(**knobs) for one in (make, MADE["flat"]))
+    assert all(getattr(ours, name) == getattr(theirs, name) for name in KNOBS)
+    runs = [sim.simulate(sim.DataParallel(), model, one, steps=1) for one in (ours, theirs, make())]
+    assert runs[0].makespan == runs[1].makespan != runs[2].makespan
+
+
+def test_nccl_s_latencies_are_taken_away_from_a_preset_as_they_are_given_to_another():
+    """A small all-reduce: a ring of 2(n-1) messages (A1), which NCCL's own protocols make slower."""
+    small = sim.Model.of_times(blocks=1, forward=0.0, backward=0.0, parameters=250)
+    n = 8
+    bare, nccl = (
+        sim.simulate(sim.DataParallel(), small, sim.cluster("dgx-h100", nodes=1, library=library), steps=1).makespan
+        for library in (None, "nccl")
+    )
+    assert bare < nccl
+    plain = sim.simulate(sim.DataParallel(), small, sim.Cluster.flat(n, 1e9, 1e-6), steps=1).makespan
+    assert plain == pytest.approx(2 * (n - 1) * (1e-6 + 1000 / n / 1e9))
+    ours = sim.simulate(sim.DataParallel(), small, sim.Cluster.flat(n, 1e9, 1e-6, library="nccl"), steps=1).makespan
+    assert ours > plain + 3.6e-6  # NCCL's least, of a ring with LL

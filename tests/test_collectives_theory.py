@@ -221,3 +221,15 @@ def test_every_flow_has_a_bottleneck(flows: list[dict[int, int]], capacity: list
     for flow, rate in zip(flows, rates):
         full = [link for link in flow if isclose(load[link], capacity[link], rel_tol=1e-9)]
         assert any(all(rate >= r * (1 - 1e-9) for f, r in zip(flows, rates) if link in f) for link in full)
+
+
+UNSET: dict[str, float] = {}
+ABOVE = {"bandwidth": 1.0, "efficiency": 2.0}
+
+
+@pytest.mark.parametrize("edge, told", [(UNSET, "bandwidth=None"), (ABOVE, "efficiency=2")])
+def test_rates_of_links_without_bandwidth_are_refused(edge: dict[str, float], told: str):
+    graph = nx.DiGraph()
+    graph.add_edge("a", "b", **edge)
+    with pytest.raises(ValueError, match=rf"'a' -> 'b' has {told}"):
+        sim.fair_rates(graph, [["a", "b"]])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 import pytest
 import torch
 import torch.distributed as dist
+from common.runs import apart, digits, learned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,19 +34,6 @@ from simulator.strategies.encoding import Encode
 from simulator.strategies.low_rank import Second
 
 EVERY = (FP16(), Sign(), DGC(0.01, warmup=2), ErrorFeedback(TopK(0.1)), RandomK(0.1), ErrorFeedback(PowerSGD(2)))
-
-
-def digits(**knobs):
-    return sim.problem("digits-mlp", **{"dtype": "float64", "hidden": 16, "batch": 25, **knobs})
-
-
-def learned(strategy, ranks, steps=4, problem=None, seed=1):
-    cluster = sim.cluster("ideal", ranks=ranks)
-    return sim.simulate(strategy, problem or digits(), cluster, steps=steps, seed=seed)
-
-
-def apart(a, b):
-    return max(float(abs(a.parameters[name] - b.parameters[name]).max()) for name in a.parameters)
 
 
 def timed(strategy, model, ranks, steps=1, **link):
@@ -327,6 +316,15 @@ def test_onebit_adam_learns_like_adam():
 
 
 FIRST = "0.0.weight"
+
+
+@pytest.mark.parametrize("kind", [sim.DataParallel, sim.Sharded, sim.PostLocalSGD, sim.OneBitAdam])
+def test_an_infinite_bucket_holds_all_gradients(kind):
+    """One collective for all blocks, and the same is learned as with a bucket per block."""
+    one, each = (learned(kind(bucket_bytes=size), 3, steps=2) for size in (inf, 0))
+    assert apart(one, each) < 1e-12
+    counts = [sum(span.stream == "data" and span.rank == 0 for span in run.spans) for run in (one, each)]
+    assert counts[0] < counts[1]
 
 
 def test_what_had_no_gradient_in_the_warm_up_stays():

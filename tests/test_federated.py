@@ -8,7 +8,8 @@ from math import inf, sqrt
 
 import pytest
 from cases import problem
-from common.federated import A, X, apart, bowls, found, learn, single
+from common.federated import A, X, bowls, found, learn, single
+from common.runs import apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

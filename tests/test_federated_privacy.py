@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from cases import problem
-from common.federated import apart, learn, slopes
+from common.federated import learn, slopes
+from common.runs import apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

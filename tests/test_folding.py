@@ -47,37 +47,71 @@ def test_folded_is_unfolded(case: Case, ranks: int):
 
 
 MIXES = {
-    "data": (sim.DataParallel(), 1),
-    "data, uneven samples": (sim.DataParallel(), 1),
-    "ZeRO-1": (sim.Sharded(1), 1),
-    "ZeRO-3": (sim.Sharded(3), 3),
-    "tensor x data": (sim.Hybrid(data=4, tensor=4), 1),
-    "tensor x data x pipeline": (sim.Hybrid(data=2, tensor=2, pipeline=4, microbatches=4), 4),
+    "data": (sim.DataParallel(), (1, 1)),
+    "data, uneven samples": (sim.DataParallel(), (2, 2)),
+    "ZeRO-1": (sim.Sharded(1), (1, 1)),
+    "ZeRO-3": (sim.Sharded(3), (1, 1)),
+    "tensor x data": (sim.Hybrid(data=4, tensor=4), (1, 1)),
+    "tensor x data x pipeline": (sim.Hybrid(data=2, tensor=2, pipeline=4, microbatches=4), (0, 4)),
     "sequence x data x interleaved": (
-        sim.Hybrid(data=4, tensor=2, pipeline=2, microbatches=4, sequence=True, schedule="interleaved", chunks=2), 2,
+        sim.Hybrid(data=4, tensor=2, pipeline=2, microbatches=4, sequence=True, schedule="interleaved", chunks=2),
+        (2, 2),
     ),
-    "zero x tensor x pipeline": (sim.Hybrid(data=4, tensor=2, pipeline=2, zero=2, microbatches=4), 2),
-    "context x data": (sim.Hybrid(data=8, context=2), 2),
-    "clipped": (sim.stack(sim.Hybrid(data=8, tensor=2), sim.GlobalClip(1.0)), 16),
+    "zero x tensor x pipeline": (sim.Hybrid(data=4, tensor=2, pipeline=2, zero=2, microbatches=4), (2, 2)),
+    "context x data": (sim.Hybrid(data=8, context=2), (2, 2)),
+    "clipped": (sim.stack(sim.Hybrid(data=8, tensor=2), sim.GlobalClip(1.0)), (2, 2)),
 }  # fmt: skip
+"""Strategies, and how many ranks are simulated of 16 on two machines, in one pod or two; 0: they are not folded.
+
+In one pod the replicas of a stage, two to a machine, have wires between a card and a switch in common.
+"""
 
 
 @pytest.mark.parametrize("name", MIXES)
-@pytest.mark.parametrize("nodes, pod", [(2, 32), (2, 1)], ids=["one pod", "two pods"])
-def test_machines_fold(name, nodes, pod):
-    """At most so many ranks are simulated, of 16 on two machines, in one pod or two."""
-    strategy, most = MIXES[name]
-    cluster = sim.cluster("dgx-a100", nodes=nodes, pod=pod)
+@pytest.mark.parametrize("pods", [1, 2], ids=["one pod", "two pods"])
+def test_machines_fold(name, pods):
+    """So many ranks are simulated, neither more nor fewer, and where links are in common it says so."""
+    strategy, counts = MIXES[name]
+    cluster = sim.cluster("dgx-a100", nodes=2, pod=2 // pods)
     batch = 36 if "uneven" in name else 64
     run = same(strategy, BIG, cluster, steps=2, batch=batch)
-    assert len(set(run.alike)) <= max(most, 2 if "uneven" in name else 1)
+    assert len(set(run.alike)) == counts[pods - 1]
+    assert ("belong to no rank alone" in run.notes.get("not folded", "")) == (not run.alike)
 
 
 def test_who_shares_cards_or_switches_is_not_folded():
     """One card for 8 ranks, or fewer links up than ranks below: others' bytes pass there too."""
     for knobs in (dict(cards=1), dict(pod=1, oversubscription=2.0), dict(pod=1, routing="ecmp")):
         run = same(sim.DataParallel(), BIG, sim.cluster("dgx-a100", nodes=2, **knobs), batch=64, steps=1)
-        assert not run.alike or "not folded" in run.notes
+        assert not run.alike
+
+
+SLOW = {
+    "a straggler": ({}, sim.noise.slow({5: 2.0})),
+    "two, one for a while": ({}, sim.noise.slow({3: 2.0}) * sim.noise.slow({9: 1.5}, steps=[1])),
+    "a rank's links": ({5: 4.0}, None),
+    "a card, one way": ({(("nic", 0, 1), ("leaf", 0, 1)): 3.0}, None),
+    "both": ({5: 4.0}, sim.noise.slow({12: 2.0})),
+}
+
+
+@pytest.mark.parametrize("mix", ["ZeRO-3", "tensor x data", "zero x tensor x pipeline"])
+@pytest.mark.parametrize("name", SLOW)
+def test_slow_ranks_are_simulated_and_the_rest_folds(name: str, mix: str):
+    """Who is slow for good, or for known steps, is told apart, and so are those who wait for it."""
+    links, noise = SLOW[name]
+    cluster = sim.cluster("dgx-a100", nodes=2)
+    knobs = {} if noise is None else {"noise": noise}
+    run = same(MIXES[mix][0], BIG, cluster.slowed(links) if links else cluster, steps=2, batch=64, **knobs)
+    assert MIXES[mix][1][0] < len(set(run.alike)) < 16 and "not folded" not in run.notes
+
+
+def test_slow_switches_are_everybody_s():
+    """Nobody is told apart by a link that is no rank's own: all are simulated."""
+    cluster = sim.cluster("dgx-a100", nodes=4, pod=2)
+    link = ("leaf", 0, 0), ("spine", 0)
+    assert same(sim.DataParallel(), BIG, cluster, steps=1, batch=64).alike
+    assert not same(sim.DataParallel(), BIG, cluster.slowed({link: 100.0}), steps=1, batch=64).alike
 
 
 def test_few_ranks_are_all_simulated():
@@ -88,8 +122,9 @@ def test_few_ranks_are_all_simulated():
 
 def test_luck_is_everybody_s_own():
     cluster = sim.cluster("ideal", ranks=EVERY + 2)
-    noisy = sim.simulate(sim.DataParallel(), BIG, cluster, batch=132, steps=1, noise=sim.noise.lognormal(0.1))
-    assert not noisy.alike and len(set(noisy.busy)) > 1
+    for law in (sim.noise.lognormal(0.1), sim.noise.silicon(), sim.noise.slow({0: 2.0}) * sim.noise.gamma(4.0)):
+        noisy = sim.simulate(sim.DataParallel(), BIG, cluster, batch=132, steps=1, noise=law)
+        assert not noisy.alike and len(set(noisy.busy)) > 2
 
 
 def test_a_folded_run_is_saved_whole(tmp_path):

@@ -80,6 +80,39 @@ def test_budgets_are_counted_in_whole_steps():
     assert (tokens.steps, tokens.tokens) == (1250, 1e6) and run.extrapolate(steps=5).tokens is None
 
 
+@pytest.mark.parametrize("name, tokens", [("t5-base", 512), ("mixtral-8x7b", 4096), ("llama3-8b", 8192)])
+def test_texts_of_every_kind_of_model_are_counted_in_tokens(name, tokens):
+    """And images, videos and clicks in samples: a training on a trillion tokens is as long as one on its texts."""
+    run = sim.simulate(sim.DataParallel(), sim.model(name, batch=32), sim.cluster("ideal", ranks=2), steps=1, fit=False)
+    assert run.facts.tokens == tokens
+    assert run.extrapolate(tokens=1e12) == run.extrapolate(samples=1e12 / tokens)
+    assert run.extrapolate(tokens=1e12).tokens == pytest.approx(1e12, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet-50", "vit-b-16", "slowfast-r50-8x8", "dlrm-criteo-1tb"])
+def test_images_videos_and_clicks_have_no_tokens(name):
+    model = sim.model(name, batch=32)
+    run = sim.simulate(sim.DataParallel(), model, sim.cluster("ideal", ranks=2), steps=1, fit=False)
+    assert run.facts.tokens is run.extrapolate(samples=1e6).tokens is None
+    with pytest.raises(ValueError, match=r"dataclasses.replace\(model, tokens=2048\)"):
+        run.extrapolate(tokens=1e9)
+    told = sim.simulate(sim.DataParallel(), replace(model, tokens=196), sim.cluster("ideal", ranks=2), fit=False)
+    assert told.extrapolate(tokens=196e6) == told.extrapolate(samples=1e6)
+
+
+def test_problems_have_tokens_where_each_has_a_target_and_modules_where_they_are_told():
+    assert {name: sim.problem(name).model().tokens for name in ("tiny-gpt", "tiny-moe", "digits-conv")} == {
+        "tiny-gpt": 64, "tiny-moe": 32, "digits-conv": None
+    }  # fmt: skip
+    import torch
+
+    words = torch.zeros(4, 16, dtype=torch.long)
+    made = [sim.Model.from_torch(torch.nn.Embedding(10, 8), words, tokens=many).tokens for many in (None, 16)]
+    assert made == [None, 16]
+    with pytest.raises(ValueError, match="of a sample: tokens is a whole number, at least 1; got tokens=0"):
+        sim.Model.from_torch(torch.nn.Embedding(10, 8), words, tokens=0)
+
+
 def test_a_goodput_stretches_time_money_and_energy():
     run = a_run()
     whole, half = run.extrapolate(steps=100), run.extrapolate(steps=100, goodput=0.5)

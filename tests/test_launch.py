@@ -13,6 +13,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
+import torch
 from common.launching import children, pids, script, wait_for
 
 from lab.blame import Gravity, Symptom, error_of, with_source
@@ -30,14 +31,13 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # however pytest ha
 
 def test_results_come_in_rank_order_from_a_usable_process_group():
     def total(place: Place, factor: float):
-        import torch
-
         tensor = torch.tensor([float(place.rank + 1)])
         torch.distributed.all_reduce(tensor)
         return place.rank, place.ranks, place.device[:3], factor * tensor.item(), torch.get_num_threads()
 
     results = run_ranks(total, 2, 10.0)
     assert [r[:2] for r in results] == [(0, 2), (1, 2)]
+    assert {r[2] for r in results} == {"cud" if torch.cuda.device_count() >= 2 else "cpu"}
     assert [r[3:] for r in results] == [(30.0, 1), (30.0, 1)]
 
 
@@ -63,6 +63,21 @@ def test_two_runs_at_once_get_different_ranks(no_leaks):
         assert len({run.result()[0] for run in runs}) == 2
 
 
+def test_ranks_that_hold_many_groups_are_replaced(no_leaks):
+    """Those of streams and axes are not among torch's own; each holds sockets for as long as its process lives."""
+
+    def gather(place: Place, first: int, count: int) -> int:
+        from lab.groups import group_of
+
+        for number in range(first, first + count):
+            group_of(f"stream {number}", (0, 1), place.rank, place.device)
+        return os.getpid()
+
+    few = run_ranks(gather, 2, 0, 40)
+    assert run_ranks(gather, 2, 0, 40) == few == run_ranks(gather, 2, 40, 40)
+    assert set(run_ranks(pids, 2)).isdisjoint(few)
+
+
 def test_few_idle_gangs_are_kept():
     ended: list[str] = []
 
@@ -82,7 +97,7 @@ def test_few_idle_gangs_are_kept():
 def test_an_idle_rank_that_was_killed_or_stopped_is_replaced(no_leaks):
     (first,) = run_ranks(pids, 1)
     os.kill(first, signal.SIGKILL)
-    assert wait_for(lambda: POOL._idle[0].workers[0].ended() is not None)
+    assert wait_for(lambda: POOL.idle[0].workers[0].ended() is not None)
     (second,) = run_ranks(pids, 1)
     os.kill(second, signal.SIGSTOP)
     time.sleep(2.2)

@@ -7,9 +7,9 @@ from functools import cache
 from itertools import pairwise
 from math import fsum, isclose
 
-import numpy as np
 import pytest
 from cases import ALL, REPLAYED, SYNCHRONOUS, Case, problem
+from common.runs import apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,12 +61,6 @@ def timed(case: Case, ranks: int, **knobs: object) -> sim.Run:
     """A run without tensors, on a free network unless told otherwise: 4 blocks per rank of 1 s and 2 s."""
     model = case.shared(sim.Model.of_times(blocks=4 * ranks, parameters=4800 * ranks, activation_bytes=64, batch=60))
     return sim.simulate(case.strategy, model, **{"cluster": sim.cluster("ideal", ranks=ranks), "steps": 2, **knobs})
-
-
-def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The largest difference of any parameter."""
-    assert a.keys() == b.keys()
-    return max(float(np.max(np.abs(a[name] - b[name]))) for name in a)
 
 
 # ---------------------------------------------------------------- 1: equal to the single process

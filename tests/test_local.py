@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from cases import problem
-from common.federated import A, X, apart, bowls, found, learn, single, slopes
+from common.federated import A, X, bowls, found, learn, single, slopes
+from common.runs import apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simulator as sim
 from simulator import rules, theory
-from simulator import theory as fed
 
 # ---------------------------------------------------------------- local SGD (D18)
 
@@ -33,8 +33,8 @@ def test_d18_bytes_fall_with_the_period_and_time_is_rounds_of_a_ring(steps: int,
     model = sim.Model.of_times(blocks=2, forward=1.0, backward=2.0, parameters=3000, batch=ranks)
     cluster = sim.Cluster.flat(ranks=ranks, bandwidth=1e3, latency=0.01)
     run = sim.simulate(sim.LocalSGD(period), model, cluster, steps=steps)
-    rounds = fed.rounds(steps, period)
-    assert run.bytes_sent == pytest.approx([fed.local_sgd_bytes(ranks, 12000, steps, period)] * ranks)
+    rounds = theory.rounds(steps, period)
+    assert run.bytes_sent == pytest.approx([theory.local_sgd_bytes(ranks, 12000, steps, period)] * ranks)
     ring = theory.ring_all_reduce(ranks, 12000, 1e3, 0.01)
     assert run.makespan == pytest.approx(steps * 6.0 + rounds * ring)
 
@@ -83,8 +83,8 @@ def test_diloco_that_meets_every_step_is_one_process_with_momentum(nesterov: boo
 def test_d20_mean_bandwidth_of_diloco():
     model = sim.Model.of_times(blocks=1, forward=0.25, backward=0.75, parameters=1000, parameter_bytes=2, batch=8)
     run = sim.simulate(sim.DiLoCo(period=50), model, sim.cluster("ideal", ranks=8), steps=150)
-    assert run.bytes_sent[0] / run.makespan == pytest.approx(fed.diloco_bandwidth(8, 2000, 50, 1.0), rel=1e-12)
-    assert fed.diloco_bandwidth(8, 2e9, 500, 1.0) == 7e6 and fed.diloco_bandwidth(8, 2e9, 1, 1.0) == 3.5e9
+    assert run.bytes_sent[0] / run.makespan == pytest.approx(theory.diloco_bandwidth(8, 2000, 50, 1.0), rel=1e-12)
+    assert theory.diloco_bandwidth(8, 2e9, 500, 1.0) == 7e6 and theory.diloco_bandwidth(8, 2e9, 1, 1.0) == 3.5e9
 
 
 def test_d19_diloco_reaches_a_comparable_loss_with_a_fraction_of_the_bytes():

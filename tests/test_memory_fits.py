@@ -10,7 +10,8 @@ import pytest
 
 import simulator as sim
 from simulator import theory
-from simulator.memory import Text, read
+from simulator.checking import ensure_valid
+from simulator.memory import Reader, Text, read
 from simulator.rules import Adam
 from simulator.settling import settled
 
@@ -124,6 +125,28 @@ def test_ranks_that_are_not_alike_are_told_apart(strategy: sim.Order | sim.Layer
     reader = Reader(text, text.precision)
     own = [reader.memory(rank, reader.says(reader.rank(rank))).peak for rank in range(4)]
     assert [one.peak for one in read(text)] == own
+
+
+PLANS = (
+    sim.Hybrid(data=2, tensor=2, pipeline=2, microbatches=2),
+    sim.Hybrid(data=4, tensor=2, zero=3, sequence=True),
+    sim.stack(sim.Hybrid(data=4, tensor=2), sim.GlobalClip(1.0)),
+    sim.Hybrid(context=2, data=4),
+)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_who_says_the_same_holds_the_same(plan: sim.Stack):
+    """What ranks are known to say saves reading them again; it changes nothing."""
+    model = sim.with_knobs(SMALL, batch=16)
+    told = ensure_valid(plan, 8, model)
+    assert told is not None and len(told.texts) < 8
+    text = Text(plan, model, 8, None, told).complete()
+    reader = Reader(text, text.precision)
+    assert reader.known() is not None
+    own = [reader.memory(rank, reader.says(reader.rank(rank))) for rank in range(8)]
+    for one, other in zip(read(text), own, strict=True):
+        assert [moment.held for moment in one.over_time] == [moment.held for moment in other.over_time]
 
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "zb-h1", "zb-h2", "interleaved"])

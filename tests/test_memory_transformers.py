@@ -96,6 +96,27 @@ def test_what_is_recomputed_is_there_while_its_block_runs_backward(t: int, seque
     assert full.total < none.total
 
 
+@pytest.mark.parametrize("t, sequence", WAYS)
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_attention_computed_again_is_there_while_it_runs_backward(t: int, sequence: bool, microbatches: int):
+    """C5, C8: the 5as²b/t bytes of one layer's scores, of one microbatch, less the at most 24sbh that later parts kept.
+
+    Before they were counted, selective recomputation of long sequences seemed to need next to no room to work in.
+    """
+    strategy, shape = parallel(t, sequence, sim.Single(microbatches)), Shape(layers=2, s=4096)
+    peaks = {
+        how: sim.memory(strategy, long(shape, how, microbatches), t)[0].peak for how in ("none", "selective", "full")
+    }
+    scores = 5 * shape.a * shape.s**2 / t
+    assert scores - 24 * shape.act <= peaks["selective"].buffers <= scores + 8 * shape.act
+    assert peaks["none"].buffers < 0.1 * scores and peaks["selective"].buffers < peaks["full"].buffers
+    assert peaks["selective"].activations < peaks["none"].activations
+
+
+def long(shape: Shape, recompute: str, batch: int) -> sim.Model:
+    return sim.transformer(shape.layers, shape.h, shape.a, shape.s, 64, recompute=recompute, batch=batch)
+
+
 def test_a_block_in_one_piece_holds_what_its_parts_hold():
     """The short cut for blocks in parts: peaks are those of the program itself, part by part, within 2 %."""
     from simulator.footprint import Footprint

@@ -99,7 +99,8 @@ def test_busy_idle_and_exposed():
     run = a_run(TWO_STEPS, ranks=2, steps=2)
     assert run.busy == [6.5, 4.0]
     assert run.bubble == pytest.approx(1 - (6.5 + 4.0) / 16)
-    assert run.exposed_communication == [8.0 - 6.5, 7.0 - 4.0]
+    assert run.exposed_communication == [6.0 - 4.5] * 2
+    assert run.waiting == [0.0, (4.5 - 3.0) + (9.0 - 8.0)]
 
 
 def test_computing_on_two_streams_at_once_counts_once():
@@ -191,7 +192,7 @@ def test_a_run_of_nothing_has_numbers_too():
     run = a_run([], ranks=2, steps=2)
     assert (run.makespan, run.step_times, run.throughput, run.bubble) == (0.0, [0.0, 0.0], math.inf, 0.0)
     assert (run.losses, run.staleness, run.instructions) == ([], [], {})
-    assert run.busy == run.bytes_sent == run.exposed_communication == [0.0, 0.0]
+    assert run.busy == run.bytes_sent == run.exposed_communication == run.waiting == [0.0, 0.0]
     assert run.in_flight == [0, 0] and "loss" not in run.summary()
 
 
@@ -203,7 +204,7 @@ def test_summary_holds_the_main_numbers():
         "step_time": 4.0,
         "throughput": 2.0,
         "bubble": run.bubble,
-        "exposed_communication": 2.25,
+        "exposed_communication": 1.5,
         "bytes_sent": 200.0,
         "loss": 0.5,
         "staleness": 1.5,

@@ -143,6 +143,43 @@ def test_what_is_only_timed_sends_as_many_bytes_as_what_learns():
         assert timed.bytes_sent == learned(mixed, ranks).bytes_sent == [sent / 2 for sent in full.bytes_sent]
 
 
+# ---------------------------------------------------------------- how long it takes
+
+SHAPE = dict(layers=4, hidden=1024, heads=8, sequence=256, vocab=4096, batch=8)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("strategy", [sim.DataParallel(), sim.TensorParallel(), sim.Sharded(3)], ids=str)
+def test_operations_are_those_of_the_type_it_computes_in(strategy: sim.Layer, dtype: str):
+    """The same model given in 2 bytes a number takes the same time, of the same peak."""
+    cluster = sim.cluster("dgx-a100", nodes=1)
+    full, narrow = (sim.transformer(**SHAPE, dtype=name) for name in ("fp32", dtype))
+    mixed = sim.simulate(sim.stack(strategy, sim.MixedPrecision(dtype)), full, cluster, steps=2)
+    truth = sim.simulate(strategy, narrow, cluster, steps=2)
+    assert mixed.makespan == truth.makespan < sim.simulate(strategy, full, cluster, steps=2).makespan / 3
+    assert mixed.facts == truth.facts and mixed.facts.dtype == dtype
+    assert mixed.mfu == truth.mfu
+
+
+def test_of_modules_too():
+    """Of recorded operations nobody knows which bytes are numbers: nearly all are."""
+    module = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512))
+    full, narrow = (
+        sim.Model.from_torch(module.to(dtype), torch.zeros(4096, 512, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    cluster, mixed = sim.cluster("dgx-a100", nodes=1), sim.stack(sim.DataParallel(), sim.MixedPrecision("bf16"))
+    run, truth = sim.simulate(mixed, full, cluster, steps=2), sim.simulate(sim.DataParallel(), narrow, cluster, steps=2)
+    assert run.makespan == pytest.approx(truth.makespan, rel=1e-6)
+    assert run.makespan < sim.simulate(sim.DataParallel(), full, cluster, steps=2).makespan / 1.5
+
+
+def test_times_that_are_given_stay():
+    model = sim.Model.of_times(blocks=3)
+    mixed = sim.simulate(sim.stack(sim.Single(), sim.MixedPrecision()), model, sim.cluster("ideal", ranks=1), steps=2)
+    assert mixed.makespan == 2 * 3 * 3.0
+
+
 # ---------------------------------------------------------------- underflow
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import Case, problem
 from cases.models import TIES
+from common.runs import apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -26,12 +27,6 @@ STEPS, SEED = 3, 1
 def virtual(strategy: sim.Order | sim.Layer | sim.Stack, name: str, ranks: int, steps: int = STEPS) -> sim.Run:
     """A run on a free network."""
     return sim.simulate(strategy, problem(name), sim.cluster("ideal", ranks=ranks), steps=steps, seed=SEED)
-
-
-def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The largest difference of any number."""
-    assert a.keys() == b.keys()
-    return max(float(np.max(np.abs(a[name] - b[name]))) for name in a)
 
 
 @cache

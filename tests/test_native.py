@@ -8,7 +8,8 @@ from functools import cache
 from math import fsum, prod
 
 import pytest
-from common.natively import SEED, STEPS, apart, mean_losses, problem, psi, sent, truth
+from common.natively import SEED, STEPS, mean_losses, problem, psi, sent, truth
+from common.runs import apart
 
 import lab
 import simulator as sim

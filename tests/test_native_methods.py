@@ -7,7 +7,8 @@ from math import fsum, inf
 
 import pytest
 import torch
-from common.natively import SEED, STEPS, apart, mean_losses, problem, psi, sent, truth
+from common.natively import SEED, STEPS, mean_losses, problem, psi, sent, truth
+from common.runs import apart
 
 import lab
 import simulator as sim
@@ -15,7 +16,7 @@ from lab.engines import ENGINES, engine
 from lab.launch import run_ranks
 from lab.native import checkpoint, choosing, elastic
 from simulator import compression
-from simulator.rules import LARS, SGD
+from simulator.rules import LARS, SGD, Scaled
 
 # ---------------------------------------------------------------- compressed, local, asynchronous
 
@@ -81,7 +82,17 @@ def test_what_pytorch_does_not_have_is_refused():
     refused(sim.DataParallel(compression=compression.Sign()), "'FP16', 'BF16', 'PowerSGD'; got 'Sign'")
     refused(sim.stack(sim.Pipeline("gpipe", 2), sim.LocalSGD()), "Pipeline [+] DataParallel", ranks=4)
     refused(sim.Pipeline("gpipe", 4), "equal microbatches; got a slice of 25 samples", name="uneven")
-    refused(sim.Sharded(stage=2, rule=LARS(0.1)), "a rule|follows its own gradient")
+
+
+@pytest.mark.parametrize("strategy, under", [
+    (lambda: sim.Pipeline("gpipe", 2, rule=LARS(0.1)), "ScheduleGPipe"),
+    (lambda: sim.Sharded(stage=2, rule=Scaled(SGD(0.1))), "FSDP2 with reshard_after_forward=False"),
+])  # fmt: skip
+def test_rules_that_the_program_takes_but_a_part_of_the_model_does_not_are_refused(
+    strategy: Callable[[], sim.checking.AnyStrategy], under: str
+):
+    sim.validate(strategy(), 2)
+    refused(strategy(), f"under {under} a rank updates a part of the model, where each number follows its own gradient")
 
 
 def test_unknown_engines_are_named():
@@ -136,6 +147,16 @@ def test_training_survives_the_death_of_a_rank(tmp_path):
     report = elastic.train(problem("mlp"), tmp_path, ranks=2, steps=STEPS, seed=SEED, every=1, crash=(1, 2))
     assert report.began == [0, 2] and report.restarts == 1
     assert apart(report.parameters, truth("mlp").parameters) <= 1e-9
+
+
+def test_each_elastic_training_reports_its_own_attempts(tmp_path):
+    """A second training in the same folder goes on from the checkpoint, and no restart of the first counts for it."""
+    elastic.train(problem("mlp"), tmp_path, ranks=2, steps=2, seed=SEED)
+    report = elastic.train(problem("mlp"), tmp_path, ranks=2, steps=STEPS, seed=SEED)
+    assert report.began == [2] and report.restarts == 0
+    assert apart(report.parameters, truth("mlp").parameters) <= 1e-9
+    with pytest.raises(ValueError, match=f"one after {STEPS} steps, asked were steps=1"):
+        elastic.train(problem("mlp"), tmp_path, ranks=2, steps=1, seed=SEED)
 
 
 def test_an_impossible_crash_is_refused(tmp_path):

@@ -132,6 +132,13 @@ def test_operations_are_values():
     assert hash(work) == hash(sim.Operations((sim.MatMul(4, 4, 4),)))
     assert Scaled(work, 0.5).flops == 64 and sim.Seconds(1).flops == sim.Measured(((1, 1.0),)).flops == 0
     assert len(gradients([sim.MatMul(1, 1, 1), sim.Stream(1.0)])) == 2
-    for mistake in (dict(units="x"), dict(skipped=1), dict(m=-1)):
-        with pytest.raises(ValueError):
-            sim.MatMul(**{"m": 1, "n": 1, "k": 1, **mistake})
+
+
+@pytest.mark.parametrize("mistake, match", [
+    (dict(units="x"), "units is a dimension of the product, .*got units='x'"),
+    (dict(skipped=1), "skipped is the share of a product .*got 1"),
+    (dict(m=-1), "MatMul: m is a finite number, at least 0; got m=-1"),
+])  # fmt: skip
+def test_impossible_products_are_refused(mistake, match):
+    with pytest.raises(ValueError, match=match):
+        sim.MatMul(**{"m": 1, "n": 1, "k": 1, **mistake})

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from common.runs import apart
 
 import lab
 import simulator as sim
@@ -57,12 +58,6 @@ def learned(strategy, ranks: int, what: sim.Problem | None = None) -> dict[str, 
     """The parameters that the virtual clock ends with."""
     run = sim.simulate(strategy, what or problem(), sim.cluster("ideal", ranks=ranks), steps=STEPS, seed=SEED)
     return run.parameters
-
-
-def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The largest difference of any parameter."""
-    assert a.keys() == b.keys()
-    return max(float(np.max(np.abs(a[name] - b[name]))) for name in a)
 
 
 def single(name: str) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from common.saying import G0, P0, Live, marked
 
 import simulator as sim
 from simulator.values import Params
@@ -33,11 +34,11 @@ class OneMessage(sim.Order):
     axis = "pair"
 
 
-def took(order: sim.Order, **overheads: object) -> float:
+def took(order: sim.Order, seed: int = 0, **overheads: object) -> float:
     """Seconds until the message is there."""
     cluster = sim.Cluster.flat(2, BANDWIDTH, LATENCY, overheads=sim.Overheads(**overheads))  # type: ignore[arg-type]
     model = sim.Model.of_times(blocks=1, parameters=int(SIZE) // 4)
-    return sim.simulate(order, model, cluster, steps=1).makespan
+    return sim.simulate(order, model, cluster, steps=1, seed=seed).makespan
 
 
 def test_without_overheads_a_message_takes_latency_and_bytes_over_bandwidth():
@@ -54,6 +55,12 @@ def test_in_a_rendezvous_who_waits_late_pays_one_latency_more():
 def test_a_send_takes_the_time_of_its_sender():
     spent = took(OneMessage(), message=2.0, message_byte=0.01)
     assert spent == pytest.approx(2.0 + SIZE * 0.01 + LATENCY + SIZE / BANDWIDTH, rel=1e-12)
+
+
+def test_what_a_send_takes_longer_is_drawn_and_delays_its_sender():
+    drawn = {took(OneMessage(), send_delays=(0.0, 7.0), message=2.0, seed=seed) for seed in range(24)}
+    quick = 2.0 + LATENCY + SIZE / BANDWIDTH
+    assert sorted(drawn) == pytest.approx([quick, quick + 7.0], rel=1e-12)
 
 
 def test_delays_are_drawn_with_the_seed_and_keep_messages_in_order():
@@ -81,9 +88,23 @@ def test_delays_are_drawn_with_the_seed_and_keep_messages_in_order():
     ids=str,
 )
 def test_every_strategy_ends_in_a_rendezvous_too(strategy):
-    overheads = sim.Overheads(rendezvous=True, message=0.01, message_delays=(0.0, 0.5, 2.0))
+    delays = dict(send_delays=(0.0, 0.25), message_delays=(0.0, 0.5, 2.0))
+    overheads = sim.Overheads(rendezvous=True, message=0.01, **delays)  # type: ignore[arg-type]
     cluster = sim.Cluster.flat(4, BANDWIDTH, LATENCY, overheads=overheads)
     model = sim.Model.of_times(blocks=4, parameters=100, activation_bytes=8)
     run = sim.simulate(strategy, model, cluster, steps=5, noise=sim.noise.exponential())
     ideal = sim.simulate(strategy, model, sim.cluster("ideal", ranks=4), steps=5, noise=sim.noise.exponential())
     assert run.makespan > ideal.makespan
+
+
+@pytest.mark.parametrize("overheads", [sim.Overheads(), sim.Overheads(rendezvous=True)], ids=["eager", "rendezvous"])
+def test_a_message_that_nobody_takes_is_an_error_on_every_cluster(overheads):
+    cluster = sim.Cluster.flat(2, BANDWIDTH, LATENCY, overheads=overheads)
+    model = sim.Model.of_times(blocks=1, parameters=100)
+    silent = Live(texts=((sim.Send(G0, to=1),), ()))
+    with pytest.raises(sim.ProgramError, match=r"rank 1 never takes Grads\(0\), which rank 0 sent") as caught:
+        sim.simulate(silent, model, cluster, steps=1)
+    assert marked(str(caught.value)) == ["Send Grads(0) to world 1"]
+    mistaken = Live(texts=((sim.Send(G0, to=1),), (sim.Recv(P0, source=0),)))
+    with pytest.raises(sim.ProgramError, match=r"it has been sent Grads\(0\) from rank 0"):
+        sim.simulate(mistaken, model, cluster, steps=1)

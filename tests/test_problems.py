@@ -151,7 +151,7 @@ def test_quadratic_noise_is_standard_normal():
 def test_digits_are_the_known_images_split_once():
     from simulator.problems import digits
 
-    images, labels = digits._images()
+    images, labels = digits.all_images()
     assert images.shape == (1797, 64) and images.min() == 0 and images.max() == 1
     assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert labels[digits.TRAINING :].bincount().min() > 15
@@ -189,7 +189,7 @@ def test_perceptron_costs_what_it_must():
 def test_sonnets_are_whole():
     from simulator.problems import gpt
 
-    letters, train_text, held_back = gpt._text()
+    letters, train_text, held_back = gpt.whole_text()
     text = "".join(letters[i] for i in torch.cat([train_text, held_back]))
     poems = text.strip().split("\n\n")
     assert len(poems) == 18 and {len(poem.splitlines()) for poem in poems} == {14}
@@ -200,7 +200,7 @@ def test_sonnets_are_whole():
 def test_tiny_gpt_learns_more_than_letter_frequencies():
     from simulator.problems import gpt
 
-    share = gpt._text()[1].bincount().double() / len(gpt._text()[1])
+    share = gpt.whole_text()[1].bincount().double() / len(gpt.whole_text()[1])
     entropy = -(share[share > 0] * share[share > 0].log()).sum().item()
     made = problem("tiny-gpt", **SMALL_GPT)
     losses, parameters = train(made, steps=100)

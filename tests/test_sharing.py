@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import ceil
 
-import numpy as np
 import pytest
 import torch
+from common.runs import apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -23,11 +23,6 @@ from simulator.values import bounds
 def free(ranks: int) -> sim.Cluster:
     """A network that costs nothing."""
     return sim.cluster("ideal", ranks=ranks)
-
-
-def apart(a: sim.Run, b: sim.Run) -> float:
-    """The largest difference of any parameter."""
-    return max(float(np.max(np.abs(a.parameters[name] - b.parameters[name]))) for name in a.parameters)
 
 
 def single(problem: sim.Problem) -> sim.Run:
@@ -228,7 +223,7 @@ def test_zero_is_data_parallelism(stage: int, name: str):
 
 
 def test_parameters_that_were_let_go_cannot_be_used():
-    """A program that forgets to gather computes with no numbers at all, and says so."""
+    """A program that forgets to gather would compute with no numbers at all: the error says so before anything runs."""
 
     class Forgetful(sim.Layer):
         """Lets parameters go before they are used."""
@@ -240,8 +235,15 @@ def test_parameters_that_were_let_go_cannot_be_used():
 
             return {sim.Forward: forward}
 
-    with pytest.raises(sim.DivergedError):
-        sim.simulate(Forgetful(), sim.problem("digits-mlp"), free(1), steps=1)
+    says = r"Forward 0 mb0 uses Params\(0\), which was let go \(Free Params\(0\)\): gather or receive it"
+    for check in (
+        lambda: sim.validate(Forgetful(), ranks=1),
+        lambda: sim.simulate(Forgetful(), sim.problem("digits-mlp"), free(1), steps=1),
+        lambda: sim.simulate(Forgetful(), sim.Model.of_times(blocks=2), free(1), steps=1),
+    ):
+        with pytest.raises(sim.ProgramError, match=says) as caught:
+            check()
+        assert ">> Forward 0 mb0" in str(caught.value)
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 2])

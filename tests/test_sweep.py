@@ -324,9 +324,8 @@ def test_processes_and_threads_give_the_same_rows():
 def test_a_backend_that_gives_all_results_together_is_good_too():
     """As joblib's backends for Dask are."""
     import joblib
-    from joblib._parallel_backends import ThreadingBackend
 
-    class Together(ThreadingBackend):
+    class Together(joblib.parallel.ThreadingBackend):
         supports_return_generator = False
 
     joblib.register_parallel_backend("together", Together)

@@ -15,13 +15,18 @@ from hypothesis import strategies as st
 
 import simulator as sim
 from lab.truth import fsdp, megatron
+from lab.truth.bigscience import bigscience
 from lab.truth.errors import Errors
 from lab.truth.files import FILES
 from lab.truth.fitting import leave_one_out, parts
+from lab.truth.gathering import GatheredAgain
+from lab.truth.llama import Llama
+from lab.truth.machines import Machines
 from lab.truth.nccl import all_reduces
 from lab.truth.predicting import Predictions
 from lab.truth.report import calibration, listing, overview
 from lab.truth.rows import ZERO_SHOT, Knobs, Row, table
+from lab.truth.scaling import scaling
 from simulator.clusters.device import Device
 from simulator.models import Transformer
 from simulator.operations import MatMul, Operations, Stream
@@ -51,6 +56,10 @@ QUICK: dict[str, tuple[list[Row], float]] = {
     "megatron2021": (named(megatron.megatron2021, "GPT-1.7B", "GPT-3.6B", "GPT-7.5B", "GPT-18.4B"), 0.08),
     "vtrain_multi": (named(megatron.vtrain_multi, "h6144 l40 t8 p1", "h8192 l48 t8 p2"), 0.15),
     "llm_foundry": (named(fsdp.llm_foundry, "MPT-350m"), 0.08),
+    "torchtitan": (named(fsdp.torchtitan, "Llama3.1-8B, 8 GPUs"), 0.20),
+    "zero3": (named(fsdp.zero3, "GPT-174.6B"), 0.15),
+    "bigscience": ([row for row in bigscience() if row.name.endswith("smallest batch")][:5], 0.12),
+    "scaling": (named(scaling, "ResNet-101"), 0.10),
 }
 
 
@@ -74,6 +83,10 @@ THRESHOLDS = {
     ("vTrain, many machines (open rows)", "calibrated"): 10.0,
     ("vTrain, one machine (open rows)", "calibrated"): 9.0,
     ("MosaicML llm-foundry, MPT with FSDP", "zero-shot"): 8.0,
+    ("Narayanan et al. 2021, Table 2, ZeRO-3", "zero-shot"): 15.0,
+    ("torchtitan, Llama 3.1 in bf16", "zero-shot"): 20.0,
+    ("BigScience on V100s", "zero-shot"): 25.0,
+    ("Horovod and ColossalAI", "zero-shot"): 20.0,
 }
 
 
@@ -106,6 +119,8 @@ def test_every_row_of_a_file_is_run_or_left_out_for_a_reason() -> None:
         "vtrain_single": 288,
         "llm_foundry": 139,
         "torchtitan": 6,
+        "bigscience": 37,
+        "scaling": 6,
     }
 
 
@@ -232,6 +247,53 @@ def test_parts_of_a_block_wait_as_long_as_the_block() -> None:
 
 def test_operations_are_counted_as_a_program_issues_them() -> None:
     assert Operations((MatMul(2, 2, 2), Stream(8.0, kernels=3))).issued == 4
+
+
+LLAMA = Transformer(2, 512, 8, 256, 1024, kv_heads=2, ffn=1536, gated=True, norm="rms", positions="rotary", bias=False)
+
+
+def test_selective_recomputation_of_torchtitan_repeats_every_second_product() -> None:
+    """Of the products of a layer, in order: keys, the sum of the heads, and the second half of the gate."""
+    plain, again = (Llama(LLAMA, compiled=True, repeats=repeats).model() for repeats in (False, True))
+    assert plain.hardware_flops == LLAMA.model().hardware_flops
+    repeated = 2 * LLAMA.sequence * (512 * 128 + 512 * 512 + 512 * 1536) * LLAMA.layers
+    assert again.hardware_flops - plain.hardware_flops == pytest.approx(repeated)
+    assert again.parameters == plain.parameters == LLAMA.model().parameters
+
+
+def test_kernels_that_nobody_fused_move_more_and_compute_as_much() -> None:
+    fused, eager = (Llama(LLAMA, compiled, repeats=False).model().blocks[1].forward for compiled in (True, False))
+    assert isinstance(fused, Operations) and isinstance(eager, Operations)
+    moved = [sum(op.bytes for op in work.ops if isinstance(op, Stream)) for work in (fused, eager)]
+    numbers = LLAMA.sequence * LLAMA.hidden
+    norms, turn, gate = 2 * (34 - 4), (20 - 4) * (1 + 2 / 8), (10 - 6) * 3
+    assert moved[1] - moved[0] == pytest.approx(numbers * (norms + turn + gate))
+    assert eager.flops == fused.flops
+
+
+def test_what_is_computed_again_is_gathered_again() -> None:
+    """Rajbhandari et al. 2021 (arXiv:2104.07857): parameters pass three times, once more than without recomputation."""
+    model = sim.transformer(layers=3, hidden=256, heads=4, sequence=64, vocab=512, batch=4, recompute="full")
+    counts = []
+    for strategy in (sim.Sharded(3, prefetch=0), sim.stack(sim.Sharded(3, prefetch=0), GatheredAgain())):
+        run = sim.simulate(strategy, model, sim.cluster("dgx-a100", ranks=4), steps=2)
+        counts.append(sum(span.bytes for span in run.spans if span.instruction.startswith("AllGather")))
+    assert counts[1] == pytest.approx(1.5 * counts[0])
+
+
+def test_machines_share_one_card() -> None:
+    cluster = Machines("v100-sxm2-32gb", 4, 6.9e9, 1.5e-6).cluster(nodes=2)
+    assert cluster.bandwidth(cluster.route(0, 4)[-3]) == 6.9e9 < cluster.bandwidth(cluster.route(0, 1)[0])
+    assert cluster.latency(0, 4) == pytest.approx(1.5e-6, rel=0.4)
+
+
+def test_a_faster_device_needs_more_outputs() -> None:
+    """EleutherAI/cookbook, sizing/results/gemm_data/mm/m_sweep: m x 4096 x m on a V100, TFLOP/s."""
+    v100 = sim.device("v100-sxm2-32gb")
+    for m, measured in ((512, 33.4), (1024, 60.5), (2048, 69.7), (4096, 85.0), (8192, 88.5)):
+        assert speed(v100, "fp16", m * m, 4096) / 0.92 / 1e12 == pytest.approx(measured, rel=0.12)
+    quick = Device(peaks={"bf16": 10 * 312e12}, efficiency=0.87)
+    assert speed(quick, "bf16", 1e7, 8192) / speed(A100, "bf16", 1e6, 8192) == pytest.approx(10)
 
 
 @pytest.mark.parametrize("share", [0.325, 0.5])

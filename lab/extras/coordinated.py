@@ -16,6 +16,7 @@ from simulator.rules import Rule
 from simulator.spans import COMPUTE, Sample, Spans
 from simulator.stack import Stack
 from simulator.values import bounds
+from simulator.workload import rule_of
 
 from ..clocks import Clock
 from ..place import Place
@@ -34,7 +35,7 @@ def take_part(servers: int, place: Place, stack: Stack, problem: Problem, steps:
     tf, every = load(), addresses(place)
     cluster = {"ps": every[:servers], "worker": every[servers:-1], "chief": every[-1:]}
     if place.rank == place.ranks - 1:
-        return _coordinate(tf, cluster, place, stack.rule or problem.rule, problem, steps, seed)
+        return _coordinate(tf, cluster, place, rule_of(stack, problem), problem, steps, seed)
     job, index = ("ps", place.rank) if place.rank < servers else ("worker", place.rank - servers)
     tf.distribute.Server(tf.train.ClusterSpec(cluster), job_name=job, task_index=index, protocol="grpc")
     dist.barrier()

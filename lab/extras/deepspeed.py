@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from simulator.rules import SGD, Adam, Momentum
+from simulator.workload import rule_of
 
-from .preparing import Extra, ranks_once, rule_of
+from .preparing import Extra, ranks_once
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,9 +39,9 @@ RULES = (SGD, Momentum, Adam)
 def execute(job: Job, timeout: float, progress: bool) -> Run:
     """Train with DeepSpeed. ValueError for other strategies, stages, rules and dtypes than it has."""
     stage = stage_of(EXTRA.fit(job.stack))
-    if type(rule_of(job)) not in RULES:
+    if type(rule_of(job.stack, job.problem)) not in RULES:
         known = " or ".join(f"rules.{rule.__name__}" for rule in RULES)
-        raise ValueError(f"engine='deepspeed' updates with {known}; got {rule_of(job)}")
+        raise ValueError(f"engine='deepspeed' updates with {known}; got {rule_of(job.stack, job.problem)}")
     if job.problem.dtype != "float32":
         raise ValueError(f"DeepSpeed averages no float64; got dtype={job.problem.dtype!r}: give the problem float32")
     EXTRA.accept(job)

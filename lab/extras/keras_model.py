@@ -142,10 +142,7 @@ def descend(tf: Any, rule: Rule, variable: Any, gradient: Any) -> Any:
 def finite(rank: int, step: int, loss: float) -> float:
     """The loss, or DivergedError when it is no longer a number."""
     if not isfinite(loss):
-        raise DivergedError(
-            f"a loss is a finite number; rank {rank} got {loss} in step {step}: the training diverged, or the data hold"
-            " NaN; try a smaller learning rate"
-        )
+        raise DivergedError.of_loss(rank, step, loss)
     return loss
 
 

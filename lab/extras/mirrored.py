@@ -18,6 +18,7 @@ from simulator.rules import Rule
 from simulator.spans import RANK, WIDTH, Sample, Spans
 from simulator.stack import Stack
 from simulator.values import bounds
+from simulator.workload import rule_of
 
 from ..native.log import Log
 from ..place import Place
@@ -61,7 +62,7 @@ def _train(
 ) -> list[Observed]:
     with strategy.scope():
         model = translate(tf, problem, seed)
-    loop = Loop(tf, strategy, model, problem, seed, stack.rule or problem.rule, log, mine, workers)
+    loop = Loop(tf, strategy, model, problem, seed, rule_of(stack, problem), log, mine, workers)
     loop.warm_up()
     loop.train()
     return [loop.observed(index) for index in range(len(mine))]

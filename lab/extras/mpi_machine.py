@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.collectives import sent_bytes
-from simulator.learning import Batches, Tensors
+from simulator.learning import Tensors
 from simulator.problem import Problem
 from simulator.program import AllReduce, Barrier, Instruction, Record, Start, Wait
 from simulator.rank import Rank
@@ -16,17 +16,14 @@ from simulator.stack import Stack
 
 from ..clocks import Clock
 from ..place import Place
-from ..wall import Observed, _warm_up
+from ..wall import Observed, prepared
 
 
 def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:
     """Run one rank's program to its end."""
     from mpi4py import MPI  # which begins here: importing it is joining the others
 
-    rule = stack.rule or problem.rule
-    _warm_up(rule)
-    me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
-    tensors = Tensors(me, problem, seed, Batches(problem, seed), place.device)
+    me, tensors = prepared(place, stack, problem, steps, seed)
     machine = Machine(MPI, place, me, tensors)
     machine.run(stack)
     held = tensors.pieces(stack.holds(me))

@@ -9,7 +9,6 @@ from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from simulator.rules import Rule
 from simulator.stack import Layer, Order, Stack
 
 from .. import torchrun
@@ -82,11 +81,6 @@ def refuse_torchrun(name: str) -> None:
     """Raise ValueError when torchrun has started the ranks already."""
     if torchrun.inside():
         raise ValueError(f"engine={name!r} starts its own processes: run the script with plain python, not torchrun")
-
-
-def rule_of(job: Job) -> Rule:
-    """How this job's parameters are updated."""
-    return job.stack.rule or job.problem.rule
 
 
 def ranks_once(function: Callable[..., Any], job: Job, ranks: int, timeout: float, progress: bool) -> list[Any]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from simulator.rules import SGD
 from simulator.strategies import ParameterServer
+from simulator.workload import rule_of
 
-from .preparing import Extra, ranks_once, rule_of
+from .preparing import Extra, ranks_once
 from .translation import layers, loss_of
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def accept(extra: Extra, job: Job) -> None:
     part = extra.fit(job.stack)
     if isinstance(part, ParameterServer) and part.mode != "async":
         raise ValueError(f'TensorFlow\'s parameter servers are asynchronous; got {part}: write mode="async"')
-    if type(rule_of(job)) is not SGD:
-        raise ValueError(f"engine={extra.name!r} updates with rules.SGD; got {rule_of(job)}")
+    if type(rule_of(job.stack, job.problem)) is not SGD:
+        raise ValueError(f"engine={extra.name!r} updates with rules.SGD; got {rule_of(job.stack, job.problem)}")
     layers(job.problem.build(job.seed))
     loss_of(job.problem)
     extra.accept(job)

@@ -31,6 +31,8 @@ from ..place import INSIDE, Place
 
 SHARE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Set to 1, or a restart often fails: the new ranks would meet in a store in which the old ones have left traces."""
+BEGAN, PARAMETERS = "began.jsonl", "parameters.pickle"
+"""What the ranks leave in the folder besides checkpoints: the step each attempt began at, and what was learned."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ def train(
     - ``crash``: (rank, step) at which a rank kills itself, the first time only.
     - ``timeout``: seconds that everything may take.
 
-    Raises ValueError for a bad argument, RankError when the restarts were used up or the time is over.
+    Raises ValueError for a bad argument and when the folder's newest checkpoint is beyond ``steps``, RankError when the
+    restarts were used up or the time is over.
     """
     _check(ranks, steps, every, restarts, crash)
     problem.check()
-    place = Path(folder).resolve()
-    place.mkdir(parents=True, exist_ok=True)
+    place = _cleared(folder, steps)
     asked = (problem, steps, seed, every, crash, str(place))
     (place / "asked.pickle").write_bytes(cloudpickle.dumps(asked))
     command = [
@@ -70,7 +72,7 @@ def train(
     ]  # fmt: skip
     with _running(command) as process:
         _wait(process, timeout)
-    return Report(cloudpickle.loads((place / "parameters.pickle").read_bytes()), _began(place))
+    return Report(cloudpickle.loads((place / PARAMETERS).read_bytes()), _began(place))
 
 
 def main(asked: str) -> None:
@@ -85,7 +87,7 @@ def main(asked: str) -> None:
         from simulator.holdings import assemble
 
         parameters = assemble(problem, seed, [piece for one in found for piece in one.pieces])
-        Path(folder, "parameters.pickle").write_bytes(cloudpickle.dumps(parameters))
+        Path(folder, PARAMETERS).write_bytes(cloudpickle.dumps(parameters))
 
 
 def _rank(
@@ -94,7 +96,7 @@ def _rank(
     from .checkpoint import STRATEGY, newest, train_rank
 
     if place.rank == 0:
-        with Path(folder, "began.jsonl").open("a") as file:
+        with Path(folder, BEGAN).open("a") as file:
             file.write(json.dumps(newest(folder)) + "\n")
     if crash is not None and crash[0] == place.rank:
         problem = _crashing(problem, crash[1])
@@ -145,8 +147,20 @@ def _wait(process: subprocess.Popen[str], timeout: float) -> None:
         raise RankError(0, 0, "elastic training", f"torchrun gave up with code {process.returncode}:\n{said[-4000:]}")
 
 
+def _cleared(folder: str | Path, steps: int) -> Path:
+    """The folder with its checkpoints, which training goes on from, without the notes of an earlier training."""
+    from . import checkpoint
+
+    checkpoint.check(folder, steps)
+    place = Path(folder).resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    for note in (BEGAN, PARAMETERS):
+        (place / note).unlink(missing_ok=True)
+    return place
+
+
 def _began(place: Path) -> list[int]:
-    return [json.loads(line) for line in (place / "began.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (place / BEGAN).read_text().splitlines()]
 
 
 def _check(ranks: int, steps: int, every: int, restarts: int, crash: tuple[int, int] | None) -> None:

@@ -15,6 +15,7 @@ from simulator.errors import DivergedError
 from simulator.spans import COMPUTE, Sample, Spans
 
 from ..clocks import Clock, agree
+from ..lanes import future_of
 from ..place import Place
 from .issued import Issued
 from .watching import Work, watching
@@ -56,10 +57,7 @@ class Log:
     def loss(self, value: float) -> None:
         """Note a loss; those of one step add up to the mean over this rank's slice. DivergedError if not finite."""
         if self.counts and not isfinite(value):
-            raise DivergedError(
-                f"a loss is a finite number; rank {self.place.rank} got {value} in step {self.step}:"
-                " the training diverged, or the data hold NaN; try a smaller learning rate"
-            )
+            raise DivergedError.of_loss(self.place.rank, self.step, value)
         self.sample("loss", value)
 
     def sample(self, name: str, value: float) -> None:
@@ -97,7 +95,7 @@ class Log:
             key = _key(work)
             with self.lock:
                 self.open[key] = issued, start, step, work
-            if isinstance(work, dist.Work) and (future := _future(work)) is not None:
+            if isinstance(work, dist.Work) and (future := future_of(work)) is not None:
                 future.add_done_callback(lambda _: self._end(key))
 
         return begun
@@ -140,11 +138,3 @@ def _key(work: Work | torch.Tensor | list[torch.Tensor]) -> object:
     if isinstance(work, list):
         work = work[0]
     return work.untyped_storage().data_ptr() if isinstance(work, torch.Tensor) else id(work)
-
-
-def _future(work: Work) -> Any:
-    """Its future; None for messages and others that have none in gloo."""
-    try:
-        return work.get_future()
-    except RuntimeError:
-        return None

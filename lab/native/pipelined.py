@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,13 @@ from torch.distributed import pipelining
 from torch.distributed.device_mesh import DeviceMesh
 
 from simulator.holdings import Piece
-from simulator.values import bounds
+from simulator.strategies.buckets import BUCKET
+from simulator.strategies.schedules import SCHEDULES, places
+from simulator.strategies.schedules.placing import number
 
-from .replicated import BUCKET, wrapped
+from .choosing import PIPELINES
+from .replicated import wrapped
 from .training import Chain, Training
-
-SCHEDULES: dict[str, tuple[Any, int]] = {
-    "gpipe": (pipelining.ScheduleGPipe, 1),
-    "1f1b": (pipelining.Schedule1F1B, 1),
-    "interleaved": (pipelining.ScheduleInterleaved1F1B, 2),
-    "zb-h1": (pipelining.ScheduleInterleavedZeroBubble, 1),
-    "zbv": (pipelining.ScheduleZBVZeroBubble, 2),
-}
-"""PyTorch's schedules by our names, and how many chunks of the model a rank has unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +32,14 @@ class Stage:
 def pipeline(
     training: Training, schedule: str, microbatches: int, chunks: int | None = None, bucket_bytes: float = BUCKET
 ) -> list[Piece]:
-    """Train by one of ``SCHEDULES``; with an axis "data", every stage is replicated by DistributedDataParallel.
+    """Train by one of ``PIPELINES``; with an axis "data", every stage is replicated by DistributedDataParallel.
 
     ValueError when the slices of the batch do not split evenly: PyTorch's stages exchange tensors of one shape.
     """
     _check_even(training, microbatches)
-    kind, usual = SCHEDULES[schedule]
+    kind, plan = getattr(pipelining, PIPELINES[schedule]), SCHEDULES[schedule]
     mesh = training.mesh()
-    stages = _stages(training, mesh, usual if chunks is None else chunks, schedule == "zbv", bucket_bytes)
+    stages = _stages(training, mesh, plan.chunks if chunks is None else chunks, plan.placement, bucket_bytes)
     several = issubclass(kind, pipelining.schedules.PipelineScheduleMulti)
     runs = kind(
         [stage.runs for stage in stages] if several else stages[0].runs, microbatches,
@@ -65,28 +59,25 @@ def pipeline(
     return training.pieces(named for stage in stages for named in stage.chain.named_parameters())
 
 
-def _stages(training: Training, mesh: DeviceMesh, chunks: int, v_shaped: bool, bucket_bytes: float) -> list[Stage]:
+def _stages(training: Training, mesh: DeviceMesh, chunks: int, placement: str, bucket_bytes: float) -> list[Stage]:
     """This rank's stages, in ascending order. Chunks go round the ranks, or there and back."""
     group = mesh["pipeline"].get_group()
     at, ranks = group.rank(), group.size()
-    count = ranks * chunks
-    numbers = [at, count - 1 - at] if v_shaped else [at + ranks * chunk for chunk in range(chunks)]
-    return [_stage(training, mesh, group, number, count, bucket_bytes) for number in numbers]
+    mine = places(at, ranks, chunks, placement, training.me.model.asides)
+    numbered = [(number(at, chunk, ranks, placement), place.blocks) for chunk, place in enumerate(mine)]
+    return [_stage(training, mesh, blocks, stage, ranks * chunks, bucket_bytes) for stage, blocks in numbered]
 
 
-def _stage(training: Training, mesh: DeviceMesh, group: Any, number: int, count: int, bucket_bytes: float) -> Stage:
-    first, last = bounds(len(training.named_blocks), number, count)
-    if first == last:
-        raise ValueError(
-            f"every stage needs a block; got {len(training.named_blocks)} block(s) for {count} stages: use fewer ranks"
-            " or chunks"
-        )
-    chain = training.chain(first, last)
+def _stage(
+    training: Training, mesh: DeviceMesh, blocks: Sequence[int], number: int, count: int, bucket_bytes: float
+) -> Stage:
+    group = mesh["pipeline"].get_group()
+    chain = training.chain(blocks[0], blocks[-1] + 1)
     model: torch.nn.Module = chain
     if "data" in training.me.grid and any(parameter.requires_grad for parameter in chain.parameters()):
         model = wrapped(training, chain, mesh["data"].get_group(), bucket_bytes)
     device = torch.device(training.place.device)
-    return Stage(chain, first, pipelining.PipelineStage(model, number, count, device, group=group))
+    return Stage(chain, blocks[0], pipelining.PipelineStage(model, number, count, device, group=group))
 
 
 def _step(training: Training, stages: list[Stage], runs: Any) -> None:

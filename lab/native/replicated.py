@@ -16,12 +16,10 @@ from torch.distributed.optim import PostLocalSGDOptimizer, ZeroRedundancyOptimiz
 from torch.nn.parallel import DistributedDataParallel
 
 from simulator.holdings import Piece
+from simulator.strategies.buckets import BUCKET
 
 from .hooks import HOOKS
 from .training import Training
-
-BUCKET = 25 * 2**20
-"""Bytes of gradients that DistributedDataParallel averages together unless told otherwise."""
 
 
 def single(training: Training) -> list[Piece]:

@@ -32,8 +32,7 @@ def parameter_server(training: Training, servers: int = 1, mode: str = "async") 
     rank, workers = training.place.rank, training.place.ranks - servers
     mine = slice(*bounds(flat.numel(), rank, servers))
     server = Server(training, flat[mine].clone(), workers, mode == "sync") if rank < servers else None
-    _servers.update({"here": server} if server is not None else {})
-    with _connected(rank, training.place.ranks), training.log.recording():
+    with _here(server), _connected(rank, training.place.ranks), training.log.recording():
         if server is None:
             _work(training, servers, flat)
     if server is None:
@@ -124,6 +123,17 @@ class Server:
 
 _servers: dict[str, Server] = {}
 """Where a call finds the server of this process: calls carry names and tensors only."""
+
+
+@contextmanager
+def _here(server: Server | None) -> Iterator[None]:
+    """Calls find the server for as long as it is needed: warm ranks would keep its parameters."""
+    if server is not None:
+        _servers["here"] = server
+    try:
+        yield
+    finally:
+        _servers.clear()
 
 
 @rpc.functions.async_execution

@@ -6,9 +6,10 @@ from simulator.problem import Problem
 from simulator.rank import Rank
 from simulator.rules import Rule
 from simulator.stack import Stack
+from simulator.workload import rule_of
 
 from ..place import Place
-from ..wall import Observed, _warm_up
+from ..wall import Observed, warm_up
 from .choosing import Choice, choose
 from .log import Log
 from .training import Training
@@ -16,8 +17,8 @@ from .training import Training
 
 def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:
     """Train with PyTorch's own implementation of a strategy. Called in every rank at once."""
-    rule = stack.rule or problem.rule
-    _warm_up(rule)
+    rule = rule_of(stack, problem)
+    warm_up(rule)
     me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
     axes = [axis for axis, size in me.grid.items() if size == place.ranks]
     log = Log(place, steps, axes[0] if axes else "world")

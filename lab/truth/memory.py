@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 
 import simulator as sim
 from simulator.footprint import Footprint
@@ -123,7 +123,7 @@ def predicted(plan: Plan, quantity: str, vocabulary: bool) -> float:
     return 100 * activations / held(plan, False, "none", vocabulary)[0].activations
 
 
-@cache
+@lru_cache(maxsize=64)
 def held(plan: Plan, sequence: bool, recompute: str, vocabulary: bool) -> tuple[Footprint, ...]:
     """The most of each kind on the first rank of every stage [B]."""
     strategy, model = plan.strategy(sequence), plan.model(recompute, vocabulary)

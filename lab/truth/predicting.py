@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from .errors import Errors
-from .rows import ZERO_SHOT, Knobs, Row
+from .rows import ZERO_SHOT, Knobs, Predicted, Row
 
 
 class Predictions:
@@ -29,15 +29,19 @@ class Predictions:
         return Errors.of(self.of(knobs, which), [row.measured for row in rows])
 
     def _predict(self, missing: Sequence[tuple[int, Knobs]]) -> None:
-        """In processes that begin afresh, so that nothing depends on who asked before; those that take long first."""
+        """In processes that begin afresh, so that nothing depends on who asked before; those that take long first.
+
+        What several rows have in common is predicted once.
+        """
         if not missing:
             return
-        order = sorted(missing, key=lambda one: -self.rows[one[0]].setup.work)
-        tasks = [(self.rows[at], knobs) for at, knobs in order]
+        asked = {one: (self.rows[one[0]].setup, one[1]) for one in missing}
+        tasks = sorted(dict.fromkeys(asked.values()), key=lambda task: -task[0].work)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            self.known |= dict(zip(order, pool.map(_seconds, tasks, chunksize=1 + len(tasks) // 64)))
+            found = dict(zip(tasks, pool.map(_seconds, tasks, chunksize=1 + len(tasks) // 64)))
+        self.known |= {one: found[task] for one, task in asked.items()}
 
 
-def _seconds(task: tuple[Row, Knobs]) -> float:
-    row, knobs = task
-    return row.setup.seconds(knobs)
+def _seconds(task: tuple[Predicted, Knobs]) -> float:
+    setup, knobs = task
+    return setup.seconds(knobs)

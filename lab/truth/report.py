@@ -36,7 +36,7 @@ def write(folder: Path, files: Sequence[File] = FILES) -> None:
         lines, text = chapter(file, found)
         summary += lines
         chapters.append(text)
-        scatter(found.rows, found.of(), file.title, folder / f"{file.name}.png")
+        scatter(found.rows, found.of(), file.title, folder / f"{file.name}.png", file.unit)
     text = "\n".join([INTRODUCTION, overview(summary), *chapters, of_collectives(list(all_reduces()))])
     (folder / "published.md").write_text(text)
     (folder / "memory.md").write_text(f"{MEMORY}\n{memory.report()}\n")
@@ -50,7 +50,7 @@ def chapter(file: File, found: Predictions) -> tuple[list[Line], str]:
         half = parts(found, file.knobs, file.every)
         lines.append((file.title, f"calibrated on {half.fitted} of its rows, tested on the rest", half.errors))
         texts.append(calibration([half, *leave_one_out(found, file.knobs, file.every)]))
-    return lines, "\n".join([*texts, listing(found.rows, found.of())])
+    return lines, "\n".join([*texts, listing(found.rows, found.of(), file.unit)])
 
 
 def overview(lines: Iterable[Line]) -> str:
@@ -74,9 +74,13 @@ def calibration(fits: Iterable[Fit]) -> str:
     return "\n".join([*head, *lines, ""])
 
 
-def listing(rows: Sequence[Row], predicted: Sequence[float]) -> str:
+def listing(rows: Sequence[Row], predicted: Sequence[float], unit: str = "s") -> str:
     """Every row."""
-    head = ["Every row, zero-shot:\n", "| run | measured [s] | predicted [s] | error |", "|---|---:|---:|---:|"]
+    head = [
+        "Every row, zero-shot:\n",
+        f"| run | measured [{unit}] | predicted [{unit}] | error |",
+        "|---|---:|---:|---:|",
+    ]
     wrong = errors(predicted, [row.measured for row in rows])
     lines = [
         f"| {row.name} | {row.measured:.4g} | {guess:.4g} | {error:+.1%} |"

@@ -7,16 +7,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import simulator as sim
 from simulator import Pipeline
-from simulator.cluster import Cluster
+from simulator.cluster import Cluster, Overheads
 from simulator.clusters.machines import dgx
-from simulator.models import Transformer
 from simulator.stack import Stack
 
+from .machines import Machines
+
 HERE = Path(__file__).parent / "measured"
+QUICK = Overheads()
+"""Software that adds nothing to collectives."""
+
+
+class Shape(Protocol):
+    """What a model is made of: a transformer, or what replaces some of its parts."""
+
+    @property
+    def layers(self) -> int: ...
+
+    def model(self) -> sim.Model: ...
 
 
 @dataclass(frozen=True)
@@ -44,20 +56,20 @@ ZERO_SHOT = Knobs()
 
 @dataclass(frozen=True)
 class Setup:
-    """A run: a transformer of some ``shape``, ``batch`` samples a step, a strategy, and a cluster by name and knobs.
+    """A run: a model of some ``shape``, ``batch`` samples a step, a strategy, and a cluster by name and knobs.
 
-    ``device`` of the catalogue, the ``bandwidth`` [B/s] of its memory, and the network ``card`` that each A100 has,
-    where they are not those of the cluster.
+    ``device`` of the catalogue, and the network ``card`` that each A100 has, where they are not those of the cluster;
+    ``overheads``: what software adds to collectives; ``cluster``: machines of which there is no preset tell their own.
     """
 
-    shape: Transformer
+    shape: Shape
     batch: int
     strategy: Stack
-    cluster: str
+    cluster: str | Machines
     size: tuple[tuple[str, int], ...]
     device: str | None = None
-    bandwidth: float | None = None
     card: str | None = None
+    overheads: Overheads = QUICK
 
     def seconds(self, knobs: Knobs = ZERO_SHOT) -> float:
         """The predicted time of a step [s].
@@ -92,10 +104,18 @@ class Setup:
 
     def machines(self, knobs: Knobs = ZERO_SHOT) -> Cluster:
         """The cluster."""
-        found = knobs.on(_cluster(self.cluster, self.size, self.device, self.card))
-        if self.bandwidth is None:
-            return found
-        return replace(found, device=replace(found.device, bandwidth=self.bandwidth))
+        return replace(
+            knobs.on(_cluster(self.cluster, self.size, self.device, self.card)), overheads=self.overheads
+        )
+
+
+class Predicted(Protocol):
+    """What gives the number that a row measured: the seconds of a Setup, or what follows from several."""
+
+    @property
+    def work(self) -> float: ...
+
+    def seconds(self, knobs: Knobs = ZERO_SHOT) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,7 @@ class Row:
     name: str
     model: str
     measured: float
-    setup: Setup
+    setup: Predicted
 
 
 def table(name: str) -> Iterator[Mapping[str, str]]:
@@ -115,8 +135,10 @@ def table(name: str) -> Iterator[Mapping[str, str]]:
 
 
 @cache
-def _cluster(name: str, size: tuple[tuple[str, int], ...], device: str | None, card: str | None) -> Cluster:
+def _cluster(name: str | Machines, size: tuple[tuple[str, int], ...], device: str | None, card: str | None) -> Cluster:
     knobs: dict[str, Any] = dict(size)
+    if isinstance(name, Machines):
+        return name.cluster(**knobs)
     if card is not None:
         return dgx("a100-sxm-80gb", card, "pcie4-x16")(**knobs)
     return sim.cluster(name, device=device, **knobs)

@@ -10,7 +10,7 @@ from .rows import Row
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
-def scatter(rows: Sequence[Row], predicted: Sequence[float], title: str, path: Path) -> None:
+def scatter(rows: Sequence[Row], predicted: Sequence[float], title: str, path: Path, unit: str = "s") -> None:
     """One dot for each row, coloured by model; on the line a prediction is right, between the dashes within 10 %."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -27,7 +27,8 @@ def scatter(rows: Sequence[Row], predicted: Sequence[float], title: str, path: P
     ends = [min(both) * 0.8, max(both) * 1.25]
     for factor, style in ((1.0, "-"), (0.9, "--"), (1.1, "--")):
         axes.plot(ends, [end * factor for end in ends], style, color="#888888", linewidth=0.8, zorder=0)
-    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured [s]", ylabel="predicted [s]")
+    names = {"xlabel": f"measured [{unit}]", "ylabel": f"predicted [{unit}]"}
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, **names)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda seconds, place: f"{seconds:g}"))

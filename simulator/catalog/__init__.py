@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..clusters.device import Device
+from ..clusters.device import Device, half
 from ..clusters.wiring import Speed
 from .reading import Entry, own, read
 from .units import QUANTITIES, SPEED, TEXTS, canonical
@@ -14,10 +14,9 @@ from .units import QUANTITIES, SPEED, TEXTS, canonical
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Entry", "device", "devices", "find", "grid", "grids", "link", "own", "read", "usual_idle"]
+__all__ = ["Entry", "device", "devices", "find", "grid", "grids", "link", "own", "read", "usual_fraction", "usual_idle"]
 
 ACCELERATORS = ("gpu", "tpu", "npu", "cpu")
-HALF = ("bf16", "fp16", "fp32", "fp64")
 
 
 def devices(path: str | Path | None = None) -> pandas.DataFrame:
@@ -55,15 +54,17 @@ def device(key: str, path: str | Path | None = None) -> Device:
     """
     entry = find(key, path)
     if entry.texts["kind"] not in ACCELERATORS:
-        raise ValueError(f"a device computes; {key!r} is a {entry.texts['kind']}: use simulator.catalog.link({key!r})")
+        kind = entry.texts["kind"]
+        remedy = f"use simulator.catalog.link({key!r})" if "link_bandwidth" in entry.numbers else "mend its kind"
+        raise ValueError(f"a device computes; {key!r} is a {kind}, none of {', '.join(ACCELERATORS)}: {remedy}")
     peaks = {name: entry.numbers[name] for name in QUANTITIES if QUANTITIES[name] is SPEED and name in entry.numbers}
     peaks.pop("matmul", None)
-    top = next((peaks[name] for name in HALF if name in peaks), None)
-    if top is None:
+    if not peaks:
         raise ValueError(f"{key!r} needs a peak, such as bf16_TFLOP_per_s; got {', '.join(entry.numbers)}")
+    top = half(peaks)
     return Device(
         name=entry.texts.get("name", key),
-        flops=entry.get("matmul") or top * _usual_fraction(),
+        flops=entry.get("matmul") or top * usual_fraction(),
         peaks=peaks,
         memory=entry.get("memory"),
         bandwidth=entry.get("memory_bandwidth"),
@@ -97,9 +98,11 @@ def grid(key: str) -> float:
     >>> grid("france")
     56.0
     """
-    known = own("grids")
+    known, asked = own("grids"), key
+    key = next((name for name in known if name.lower() == key.strip().lower()), key)
     if key not in known:
-        raise ValueError(f"no grid is called {key!r}; the catalogue has {', '.join(known)}: or give a number in g/kWh")
+        names = ", ".join(known)
+        raise ValueError(f"no grid is called {asked!r}; the catalogue has {names}: or give a number in g/kWh")
     return known[key]["carbon"]
 
 
@@ -147,9 +150,13 @@ def usual_idle() -> float:
 
 
 @cache
-def _usual_fraction() -> float:
-    """The median of the fractions of their peaks that devices of the catalogue reach, where it was measured."""
+def usual_fraction() -> float:
+    """The median of the shares of their peaks that devices of the catalogue reach, where it was measured.
+
+    >>> 0.5 < usual_fraction() < 1
+    True
+    """
     from statistics import median
 
-    every = own("devices").values()
-    return median(entry["matmul"] / entry["bf16"] for entry in every if "matmul" in entry.numbers)
+    every = [entry for entry in own("devices").values() if "matmul" in entry.numbers]
+    return median(entry["matmul"] / (entry.get("bf16") or entry["fp16"]) for entry in every)

@@ -52,6 +52,8 @@ def read(path: str | Path) -> dict[str, Entry]:
     path = Path(path)
     if path.suffix not in (".toml", ".csv"):
         raise ValueError(f"a catalogue is a .toml or a .csv file; got {str(path)!r}")
+    if not path.is_file():
+        raise ValueError(f"a catalogue is a file that is there; got {str(path)!r}: see where you are with Path.cwd()")
     found: dict[str, Entry] = {}
     for key, row in _tables(path) if path.suffix == ".toml" else _rows(path):
         if key in found:

@@ -31,7 +31,10 @@ QUANTITIES = {
 }
 """What can be said in numbers, and in which units. Link bandwidths are those of one direction."""
 
-TEXTS = ("kind", "name", "link", "algorithm", "protocol", "price_date", "price_source", "source", "date", "unconfirmed")
+TEXTS = (
+    "kind", "name", "link", "algorithm", "protocol", "corrections", "price_date", "price_source", "source", "date",
+    "unconfirmed",
+)  # fmt: skip
 
 
 def quantity(key: str, where: str) -> tuple[str, float]:

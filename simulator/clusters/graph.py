@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import pairwise, permutations
 from math import inf
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ class Graph(Wiring):
 
     def speed(self, link: Link) -> Speed:
         edge = self.graph.edges[link]
-        return Speed(edge["bandwidth"], edge["latency"], edge.get("efficiency", 1.0))
+        return Speed(float(edge["bandwidth"]), float(edge["latency"]), float(edge.get("efficiency", 1.0)))
 
     def path(self, source: int, target: int) -> Sequence[Node]:
         """Backwards from the target: wherever several nodes are on a best way, source and target choose."""
@@ -75,6 +75,12 @@ class Graph(Wiring):
     @property
     def grouped(self) -> bool:
         return len({self.machine(rank) for rank in range(self.ranks)}) < self.ranks
+
+    @property
+    def direct(self) -> bool:
+        pairs = self.ranks * (self.ranks - 1)
+        enough = 0 < pairs <= self.graph.number_of_edges()
+        return enough and all(self.graph.has_edge(*pair) for pair in permutations(range(self.ranks), 2))
 
     def _entry(self, source: int) -> tuple[Node, tuple[Node, ...]]:
         """A rank with a single link begins where its switch does: ranks of one switch share its tree of ways."""
@@ -117,6 +123,19 @@ def directed(graph: nx.Graph) -> tuple[int, nx.DiGraph]:
     if not ranks:
         raise ValueError("ranks are nodes of the graph, named 0, 1, 2, …; got a graph without whole numbers")
     return ranks, graph if graph.is_directed() else graph.to_directed()
+
+
+def whole(ranks: int, graph: nx.DiGraph, seed: int) -> Graph:
+    """The wiring of a graph in which every rank reaches every other. Raises ValueError for others."""
+    import networkx as nx
+
+    wiring = Graph(ranks, graph, seed)
+    there, back = nx.descendants(graph, 0), nx.ancestors(graph, 0)
+    for rank in range(1, ranks):
+        if rank not in there or rank not in back:
+            way = f"0 to {rank}" if rank not in there else f"{rank} to 0"
+            raise ValueError(f"every rank reaches every other over links; no way leads from {way}: add a link")
+    return wiring
 
 
 def built(wiring: Wiring) -> nx.DiGraph:

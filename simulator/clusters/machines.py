@@ -31,6 +31,8 @@ def dgx(chip: str, card: str, bus: str) -> Callable[..., Cluster]:
         seed: int = 0,
     ) -> Cluster:
         width, nodes = _machines(nodes, ranks)
+        if checks.whole("cards", cards, least=1, of="of a machine") > 8:
+            raise ValueError(f"a machine has a network card for each accelerator at most, 8; got cards={cards!r}")
         box = _box(chip, card, bus)
         wiring = _rails((box,) * nodes, width, min(cards, width), pod, oversubscription, seed, routing)
         maker = catalog.device(chip)
@@ -41,8 +43,8 @@ def dgx(chip: str, card: str, bus: str) -> Callable[..., Cluster]:
     preset.__doc__ = f"""Machines of 8 x {chip}: a switch inside, a card ({card}) for each, one leaf switch per rail.
 
     ``nodes``: machines of 8; or ``ranks``: as many accelerators, of one machine or of whole ones. ``pod``: machines on
-    the same leaf switches. ``cards`` per machine. ``oversubscription`` of the links from leaves to spines.
-    ``routing`` over the spines: "adaptive", packet by packet, as InfiniBand switches can; or "ecmp", by hash.
+    the same leaf switches. ``cards``: how many per machine, at most 8. ``oversubscription`` of the links from leaves to
+    spines. ``routing`` over the spines: "adaptive", packet by packet, as InfiniBand switches can; or "ecmp", by hash.
     """
     return preset
 
@@ -93,9 +95,8 @@ def _rails(
     """Leaves with a link up for each machine below, unless they have fewer by the oversubscription."""
     if routing not in ("adaptive", "ecmp"):
         raise ValueError(f"routing is 'adaptive' or 'ecmp'; got routing={routing!r}")
-    checks.whole("pod", pod, least=1)
-    checks.whole("cards", cards, least=1)
-    checks.number("oversubscription", oversubscription, above=0)
+    pod = checks.whole("pod", pod, least=1)
+    oversubscription = checks.number("oversubscription", oversubscription, above=0)
     spines = max(1, round(pod / oversubscription))
     card = max((box.card for box in boxes), key=lambda speed: speed.bandwidth)
     trunk = Speed(card.bandwidth * pod / oversubscription / spines, TRUNK_LATENCY, card.efficiency)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
-from math import inf
+from math import inf, prod
 from typing import Any
 
 from .. import catalog, checks
-from ..cluster import Cluster, check_ranks
+from ..cluster import KNOBS, Cluster, check_ranks, instead
 from .device import Device
 from .grid import Grid
 from .machines import TRUNK_LATENCY, dgx, mi300x, mixed
 from .star import Star
 from .tiers import Tiers
 from .wiring import Speed
+
+CARD = "100gbe-roce"
+"""The card of those clusters of which nobody says which."""
 
 
 def ideal(ranks: int) -> Cluster:
@@ -24,11 +27,12 @@ def ideal(ranks: int) -> Cluster:
 
 
 def single_switch(
-    ranks: int, card: str = "100gbe-roce", bandwidth: float | None = None, latency: float | None = None
+    ranks: int, card: str | Speed = CARD, bandwidth: float | None = None, latency: float | None = None
 ) -> Cluster:
     """All ranks on one switch that is never the bottleneck, with a card each.
 
-    ``card``: from the catalogue; or ``bandwidth`` [B/s per direction] and ``latency`` [s] from rank to rank.
+    ``card``: a key of the catalogue, or a Speed; or ``bandwidth`` [B/s per direction] and ``latency`` [s] from rank to
+    rank.
     """
     speed = _card(card, bandwidth, latency)
     half = (speed._replace(latency=speed.latency / 2),)
@@ -40,7 +44,7 @@ def fat_tree(
     per_leaf: int = 16,
     oversubscription: float = 1.0,
     spines: int | None = None,
-    card: str = "100gbe-roce",
+    card: str | Speed = CARD,
     bandwidth: float | None = None,
     latency: float | None = None,
     seed: int = 0,
@@ -50,9 +54,9 @@ def fat_tree(
     ``oversubscription``: how many times more bandwidth a leaf has to its ranks than to all spines together; 1: none.
     ``spines``: their number; None: as many links up as the bandwidth needs links of a card's speed.
     """
-    checks.whole("per_leaf", per_leaf, least=1)
-    checks.number("oversubscription", oversubscription, above=0)
-    check_ranks(ranks)
+    per_leaf = checks.whole("per_leaf", per_leaf, least=1)
+    oversubscription = checks.number("oversubscription", oversubscription, above=0)
+    ranks = check_ranks(ranks)
     speed = _card(card, bandwidth, latency)
     up = speed.bandwidth * per_leaf / oversubscription
     many = max(1, round(up / speed.bandwidth)) if spines is None else checks.whole("spines", spines, least=1)
@@ -64,7 +68,8 @@ def fat_tree(
 def ring(ranks: int, bandwidth: float = 12.5e9, latency: float = 1e-6) -> Cluster:
     """Every rank joined to its two neighbours; ``bandwidth`` [B/s per direction], ``latency`` [s] of each link."""
     speed = _card("", bandwidth, latency)
-    return Cluster(f"{check_ranks(ranks)} ranks in a ring, {_told(speed)}", ranks, Grid((ranks,), speed))
+    name = f"{check_ranks(ranks)} rank{'s' if ranks > 1 else ''} in a ring, {_told(speed)}"
+    return Cluster(name, ranks, Grid((ranks,), speed))
 
 
 def torus(
@@ -79,6 +84,8 @@ def torus(
     ``ranks`` instead of ``shape``: the cube, or the square of a chip with a 2D torus, that they fill. ``chip``: of the
     catalogue; its bandwidth is that of all its links together. ``bandwidth`` [B/s], ``latency`` [s]: of one link.
     """
+    if None not in (shape, ranks) and prod(shape) != ranks:  # type: ignore[arg-type]
+        raise ValueError(f"a torus takes a shape, or ranks that fill it; got shape={shape!r} and ranks={ranks!r}")
     wires = catalog.find(chip).texts.get("link", "")
     dimensions = 2 if "2D" in wires else 3
     sides = tuple(checks.whole("shape", n, least=1) for n in shape) if shape is not None else _cube(ranks, dimensions)
@@ -97,10 +104,11 @@ def edge(ranks: int, servers: int = 1, up: float = 10e6 / 8, down: float = 50e6 
     ``up``, ``down`` [B/s] and ``latency`` [s], each way, of the link of a home. Devices are of three speeds, by turns:
     200, 50 and 10 GFLOP/s.
     """
-    check_ranks(ranks)
-    checks.whole("servers", servers)
-    homes = max(0, ranks - servers)
-    centre = (Speed(12.5e9, 1e-6),) * min(servers, ranks)
+    ranks, servers = check_ranks(ranks), checks.whole("servers", servers)
+    if servers > ranks:
+        raise ValueError(f"servers are the first of the ranks; got servers={servers} of ranks={ranks}")
+    homes = ranks - servers
+    centre = (Speed(12.5e9, 1e-6),) * servers
     slow = [_card("", checks.number(name, speed, above=0), latency) for name, speed in (("up", up), ("down", down))]
     wiring = Star(ranks, centre + (slow[0],) * homes, centre + (slow[1],) * homes)
     phones = [Device(name, speed) for name, speed in (("laptop", 200e9), ("phone", 50e9), ("small board", 10e9))]
@@ -120,7 +128,6 @@ PRESETS: dict[str, Callable[..., Cluster]] = {
     "mixed": mixed,
     "edge": edge,
 }
-COMMON = ("device", "algorithm", "overheads")
 
 
 def presets() -> dict[str, str]:
@@ -134,29 +141,29 @@ def presets() -> dict[str, str]:
 
 def made(name: str, knobs: Mapping[str, Any]) -> Cluster:
     """A preset with its knobs, and with what every cluster can be given instead of its own."""
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"no cluster is called {name!r}; the names are {', '.join(map(repr, PRESETS))}")
+    asked = name
+    name = str(name).lower().replace("_", "-")
+    if not isinstance(asked, str) or name not in PRESETS:
+        raise ValueError(f"no cluster is called {asked!r}; the names are {', '.join(map(repr, PRESETS))}")
     preset, parameters = PRESETS[name], signature(PRESETS[name]).parameters
-    own = {key: value for key, value in knobs.items() if key not in COMMON}
+    own = {key: value for key, value in knobs.items() if key not in KNOBS}
     unknown = [key for key in own if key not in parameters]
     needed = [key for key, p in parameters.items() if p.default is p.empty and key not in own]
     if unknown or needed:
         wrong = f"got {', '.join(unknown)}" if unknown else f"{needed[0]} is missing"
-        raise ValueError(f"cluster {name!r} takes {_knobs(preset)}, and {', '.join(COMMON)}; {wrong}")
-    return _instead(preset(**own), {key: value for key, value in knobs.items() if key in COMMON})
+        raise ValueError(f"cluster {name!r} takes {_knobs(preset)}, and {', '.join(KNOBS)}; {wrong}")
+    return _renamed(preset(**own), {key: value for key, value in knobs.items() if key not in own})
 
 
-def _instead(cluster: Cluster, given: Mapping[str, Any]) -> Cluster:
-    """A cluster with other devices, algorithms or overheads."""
-    fields = {key: value for key, value in given.items() if key != "device"}
-    if "device" in given:
-        chosen = given["device"]
-        every = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
-        devices = tuple(catalog.device(one) if isinstance(one, str) else one for one in every)
-        for one in devices:
-            checks.kind("device", one, Device, "a Device, the key of one, or a sequence with one for each rank")
-        fields |= dict(device=devices[0], devices=() if len(devices) == 1 else devices)
-    return replace(cluster, **fields) if fields else cluster
+def _renamed(cluster: Cluster, knobs: Mapping[str, Any]) -> Cluster:
+    """A preset with what it was given instead of its own; its name says what computes in the place of what it names."""
+    changed = instead(cluster, knobs)
+    if not {"device", "devices"} & knobs.keys():
+        return changed
+    names = list(dict.fromkeys(changed.device_of(rank).name for rank in range(changed.ranks)))
+    other = "" if cluster.device == Device() and not cluster.devices else "with its accelerators replaced by "
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return replace(changed, name=f"{cluster.name}, {other}{', '.join(names[:2])}{more}")
 
 
 def _knobs(preset: Callable[..., Cluster]) -> str:
@@ -164,10 +171,12 @@ def _knobs(preset: Callable[..., Cluster]) -> str:
     return ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
 
 
-def _card(key: str, bandwidth: float | None, latency: float | None) -> Speed:
+def _card(key: str | Speed, bandwidth: float | None, latency: float | None) -> Speed:
     """A card of the catalogue, unless told otherwise."""
+    if bandwidth is not None and key not in ("", CARD):
+        raise ValueError(f"a cluster takes a card, or a bandwidth; got card={key!r} and bandwidth={bandwidth!r}")
     if bandwidth is None:
-        found = catalog.link(key)
+        found = key if isinstance(key, Speed) else catalog.link(key)
         return found if latency is None else found._replace(latency=checks.number("latency", latency, least=0))
     bandwidth = checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
     return Speed(bandwidth, checks.number("latency", 0.0 if latency is None else latency, least=0, of="in seconds"))

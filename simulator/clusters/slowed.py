@@ -40,10 +40,14 @@ class Slowed(Wiring):
         return self.whole.links()
 
     def speed(self, link: Link) -> Speed:
-        speed, factor = self.whole.speed(link), self._by.get(link, 1.0)
+        speed, factor = self.whole.speed(link), self._factor(link)
+        return speed if factor == 1 else speed._replace(bandwidth=speed.bandwidth / factor)
+
+    def _factor(self, link: Link) -> float:
+        factor = self._by.get(link, 1.0)
         for end in link:
             factor *= self._by.get(end, 1.0) if isinstance(end, int) else 1.0
-        return speed if factor == 1 else speed._replace(bandwidth=speed.bandwidth / factor)
+        return factor
 
     def path(self, source: int, target: int) -> Sequence[Node]:
         return self.whole.path(source, target)
@@ -59,6 +63,24 @@ class Slowed(Wiring):
 
     def axes(self, members: Sequence[int]) -> list[list[list[int]]]:
         return self.whole.axes(members)
+
+    def private(self, rank: int) -> tuple[Link, ...]:
+        return self.whole.private(rank)
+
+    def kind(self, rank: int) -> Hashable:
+        return self.whole.kind(rank), tuple(map(self._factor, self.whole.private(rank)))
+
+    def outline(self, members: Sequence[int]) -> Hashable | None:
+        return self.whole.outline(members) if self._ranks_alone else None
+
+    def ample(self, link: Link) -> bool:
+        return self.whole.ample(link) and self._factor(link) == 1
+
+    @cached_property
+    def _ranks_alone(self) -> bool:
+        """Whether every link that is slow is a rank's own, and so no other ranks can tell."""
+        links = {where for where in self._by if isinstance(where, tuple)}
+        return not links or links.issubset(link for rank in range(self.ranks) for link in self.whole.private(rank))
 
     @property
     def grouped(self) -> bool:
@@ -80,6 +102,6 @@ def slowed(whole: Wiring, factors: Mapping[Where, float]) -> Slowed:
             f"what is slowed is a rank, 0 to {whole.ranks - 1}, or a link, a pair of nodes; got"
             f" {', '.join(map(repr, missing))}: cluster.graph.edges lists the links"
         )
-    by = [(where, checks.number("factor", by, above=0, of=f"slowed({where!r})")) for where, by in factors.items()]
+    by = [(where, checks.number("factor", by, least=1, of=f"slowed({where!r})")) for where, by in factors.items()]
     named = [(whole.node(where) if isinstance(where, int) else where, factor) for where, factor in by]
     return Slowed(whole, tuple(named))  # type: ignore[arg-type]

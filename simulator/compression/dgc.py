@@ -47,11 +47,7 @@ class DGC(Compressor):
         require_share(self, "fraction", self.fraction)
         checks.whole("warmup", self.warmup, of="DGC")
         checks.kind("masking", self.masking, bool, "True or False")
-        if checks.number("momentum", self.momentum, least=0, of="DGC") >= 1:
-            raise ValueError(
-                f"DGC: momentum is the share kept of the past, 0 <= momentum < 1; got momentum={self.momentum}; 0.9 is"
-                " usual"
-            )
+        checks.share_kept("momentum", self.momentum, of="DGC")
 
     def fraction_at(self, step: int) -> float:
         """The share that is sent in a step, counted from 0."""

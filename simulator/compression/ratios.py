@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..theory.collectives import all_reduce_bytes
 from .base import Compressor
 
 
@@ -77,7 +78,7 @@ def exchange_bytes(compressor: Compressor, n: int, size: int, width: int = 4) ->
     (3000.0, 240)
     """
     payload = compressor.nbytes(size, width)
-    return 2 * (n - 1) * payload / n if compressor.linear else gather_bytes(n, payload)
+    return all_reduce_bytes(n, payload) if compressor.linear else gather_bytes(n, payload)
 
 
 def pays(encode: float, decode: float, exchange: float, exposed: float) -> bool:

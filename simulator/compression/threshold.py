@@ -21,8 +21,7 @@ class Threshold(Compressor):
 
     How many are sent is known only from the numbers: in a strategy, whose program is checked and timed without them,
     it needs the expected ``density``, the share that is sent. The error is below ``threshold`` for every number.
-    Source: Strom 2015, Interspeech; Aji and
-    Heafield 2017, arXiv:1704.05021.
+    Source: Strom 2015, Interspeech; Aji and Heafield 2017, arXiv:1704.05021.
 
         >>> Threshold(2.0).decompress(Threshold(2.0).compress([1.0, -5.0, 2.0]))
         [0.0, -5.0, 2.0]

@@ -6,7 +6,7 @@ between crashes of the whole system, also while it writes or restarts. All in se
 
 from __future__ import annotations
 
-from math import exp, expm1, sqrt
+from math import exp, expm1, inf, sqrt
 
 from .. import checks
 
@@ -70,17 +70,21 @@ def goodput(
     nobody has noticed the one before) begins another outage. Without checkpoint costs and interval it is the limit of
     ever shorter intervals.
 
-    Raises ValueError unless ``mtbf`` and ``interval`` are positive and the others at least 0. Source: Daly 2006 for
-    D = 0. An outage lasts D·e^(R/M) + M·(e^(R/M) − 1) on average; that, and M, is paid e^((τ+δ)/M) − 1 times.
+    With ``mtbf=inf`` nothing crashes. Raises ValueError unless ``mtbf`` and ``interval`` are positive and the others at
+    least 0. Source: Daly 2006 for D = 0. An outage lasts D·e^(R/M) + M·(e^(R/M) − 1) on average; that, and M, is paid
+    e^((τ+δ)/M) − 1 times.
 
         >>> round(goodput(mtbf=3.093 * 3600, checkpoint=10, restart=120), 4)
         0.9479
         >>> round(goodput(mtbf=3.093 * 3600, checkpoint=60, restart=300, interval=600), 4)
         0.859
     """
-    _check(mtbf, checkpoint)
     checks.number("restart", restart, least=0)
     checks.number("detection", detection, least=0)
+    if mtbf == inf:  # nothing ever crashes: only checkpoints cost time
+        _check(1.0, checkpoint)
+        return 1.0 if interval is None else 1 / (1 + checkpoint / checks.number("interval", interval, above=0))
+    _check(mtbf, checkpoint)
     tau = best_interval(mtbf, checkpoint) if interval is None else checks.number("interval", interval, above=0)
     up = mtbf / (mtbf + detection) * exp(-restart / mtbf)
     if not tau:

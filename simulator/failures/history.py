@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import fsum, inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..metrics import readable
 from .law import Failures
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ class Training:
         if kind not in SPELLS + MOMENTS:
             raise ValueError(f"a timeline has {', '.join(SPELLS + MOMENTS)}; got kind={kind!r}")
         return Counter(event.kind for event in self.timeline)[kind]
+
+    def __repr__(self) -> str:
+        crashes = self.count("crash")
+        return (
+            f"<Training on {self.nodes} node{'' if self.nodes == 1 else 's'} for {self.seconds / 3600:,.4g} h:"
+            f" {self.useful_steps:,} useful steps of {readable(self.step_time)},"
+            f" {crashes:,} crash{'' if crashes == 1 else 'es'}, goodput {self.goodput:.1%}>"
+        )
 
     @property
     def goodput(self) -> float:

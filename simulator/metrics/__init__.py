@@ -4,6 +4,8 @@ They look at whole columns of spans at once; a million spans take well under a s
 """
 
 from .activity import bytes_sent, instructions, memory_note, peak_memory
+from .arrivals import last_arrivals
+from .exposure import exposed_communication, waiting
 from .forecast import Forecast, extrapolate
 from .learned import LossRow, final_loss, losses, staleness
 from .microbatches import in_flight
@@ -14,7 +16,6 @@ from .timing import (
     bubble,
     bubble_overhead,
     busy,
-    exposed_communication,
     makespan,
     steady_step,
     steady_times,
@@ -44,6 +45,7 @@ __all__ = [
     "hfu",
     "in_flight",
     "instructions",
+    "last_arrivals",
     "losses",
     "makespan",
     "memory_note",
@@ -58,4 +60,5 @@ __all__ = [
     "step_times",
     "summary",
     "throughput",
+    "waiting",
 ]

@@ -28,9 +28,14 @@ def peak_memory(run: Run) -> list[float]:
     return run.text.peaks()
 
 
+def unheld(run: Run) -> bool:
+    """Whether nobody knows what ranks hold: the program is not known, or not before it runs."""
+    return PEAKS not in run.notes and (run.text is None or not run.text.stack.order.static)
+
+
 def memory_note(run: Run) -> dict[str, str]:
     """What a file keeps of ``peak_memory``; nothing where it cannot be known."""
-    if run.text is None or not run.text.stack.order.static:
+    if run.text is None or unheld(run):
         return {}
     return {PEAKS: " ".join(map(repr, peak_memory(run)))}
 

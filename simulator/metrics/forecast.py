@@ -51,10 +51,17 @@ class Forecast:
         power = "" if self.energy is None else f", {_told(self.energy / KWH)} kWh"
         return f"{self.steps:,} steps in {time}{money}{power}; {self.basis}"
 
+    def __repr__(self) -> str:
+        return f"<Forecast: {self}>"
+
 
 def _told(number: float) -> str:
     """At least three significant digits."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _several(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def extrapolate(
@@ -123,7 +130,10 @@ def _steps(run: Run, budget: dict[str, float | None], dataset: float | None) -> 
 def _tokens(run: Run) -> float:
     """Tokens of a sample."""
     if run.facts.tokens is None:
-        raise ValueError(f"samples of {run.workload} have no known number of tokens: give samples= or steps= instead")
+        raise ValueError(
+            f"samples of {run.workload} have no known number of tokens: give samples= or steps= instead, or the model"
+            " its tokens, as in dataclasses.replace(model, tokens=2048)"
+        )
     return run.facts.tokens
 
 
@@ -137,7 +147,8 @@ def _basis(run: Run, goodput: float | None) -> str:
     mean = steady_step(run)
     step, apart = readable(mean), (max(times) - min(times)) / mean if mean else 0.0
     if run.steps > 1:
-        source = f"extrapolated from {len(times)} steps after the first: {step} on average, at most {apart:.1%} apart"
+        many = _several(len(times))
+        source = f"extrapolated from {many} after the first: {step} on average, at most {apart:.1%} apart"
     else:
         source = f"extrapolated from a single step of {step}, the first: simulate more to see what later ones take"
     if goodput is None:

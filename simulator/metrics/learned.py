@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..values import bounds
-
 if TYPE_CHECKING:
     from ..run import Run
 
@@ -33,7 +31,7 @@ def losses(run: Run) -> list[float] | list[LossRow]:
     rows = _loss_rows(run)
     if run.asynchronous:
         return sorted(rows.values())
-    sizes, steps = _slices(run), dict[int, list[tuple[int, float]]]()
+    sizes, steps = dict(zip(run.workers, run.shares)), dict[int, list[tuple[int, float]]]()
     for (rank, step), row in rows.items():
         steps.setdefault(step, []).append((sizes.get(rank, 0), row.loss))
     means = {step: _mean(values) for step, values in steps.items()}
@@ -59,13 +57,6 @@ def _mean(values: list[tuple[int, float]]) -> float:
     if not total:
         return math.fsum(value for _, value in values) / len(values)
     return math.fsum(size * value for size, value in values) / total
-
-
-def _slices(run: Run) -> dict[int, int]:
-    """How many samples of a batch each worker takes."""
-    count = len(run.workers)
-    even = [end - start for start, end in (bounds(run.batch, index, count) for index in range(count))]
-    return dict(zip(run.workers, run.slices or even))
 
 
 def _loss_rows(run: Run) -> dict[tuple[int, int], LossRow]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
+from ..computing import COMPUTING
 from ..spans import LABEL, RANK, START, kind
 
 if TYPE_CHECKING:
@@ -13,12 +14,7 @@ if TYPE_CHECKING:
 
     from ..run import Run
 
-COMPUTATION = frozenset(
-    {
-        "Load", "Forward", "Loss", "Backward", "BackwardInput", "BackwardWeight", "ForwardPart", "BackwardPart",
-        "Update", "Reduce", "Copy", "Compute",
-    }
-)
+COMPUTATION = frozenset(one.__name__ for one in COMPUTING)
 """Types of instruction that compute; all others communicate, wait or take no time."""
 
 T = TypeVar("T")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .activity import bytes_sent
+from .activity import bytes_sent, peak_memory, unheld
+from .exposure import exposed_communication
 from .learned import final_loss, staleness
 from .spending import cost, energy, unpowered, unpriced
-from .timing import bubble, exposed_communication, makespan, step_time, throughput
-from .utilization import mfu, unknown
+from .timing import bubble, makespan, step_time, throughput
+from .utilization import hfu, mfu, unknown
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -19,7 +20,7 @@ def summary(run: Run) -> dict[str, float]:
     """The main numbers by name, those that are known.
 
     Where nothing was learned there is no loss, where nothing was late no staleness, and without FLOP, prices or powers
-    no utilization, cost or energy.
+    no utilization, cost or energy. ``peak_memory`` is that of the fullest rank.
     """
     exposed, late, loss = exposed_communication(run), staleness(run), final_loss(run)
     numbers = {
@@ -30,7 +31,8 @@ def summary(run: Run) -> dict[str, float]:
         "exposed_communication": math.fsum(exposed) / len(exposed) if exposed else 0.0,
         "bytes_sent": math.fsum(bytes_sent(run)),
     }
-    numbers |= {} if unknown(run) else {"mfu": mfu(run)}
+    numbers |= {} if unknown(run) else {"mfu": mfu(run), "hfu": hfu(run)}
+    numbers |= {} if unheld(run) else {"peak_memory": max(peak_memory(run))}
     numbers |= {} if unpriced(run) else {"cost": cost(run)}
     numbers |= {} if unpowered(run) else {"energy": energy(run)}
     numbers |= {} if loss is None else {"loss": loss}

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def makespan(run: Run) -> float:
     """Seconds from the first start of any span to the last end. 0 without spans."""
-    table = run.spans.table()
-    return float(table[:, END].max()) - began(run) if len(table) else 0.0
+    first, last = run.spans.extent
+    return last - first
 
 
 def step_ends(run: Run) -> list[float]:
@@ -50,7 +50,7 @@ def steady_times(run: Run) -> list[float]:
 
     A run of one step has only that; it then lasts until the last span has ended.
     """
-    return step_times(run)[1:] or [makespan(run)]
+    return step_times(run)[1:] if run.steps > 1 else [makespan(run)]
 
 
 def steady_step(run: Run) -> float:
@@ -105,14 +105,3 @@ def bubble_overhead(run: Run) -> float:
     """
     fraction = bubble(run)
     return fraction / (1.0 - fraction) if fraction < 1.0 else math.inf
-
-
-def exposed_communication(run: Run) -> list[float]:
-    """Seconds in which a worker did not compute, from the run's first start to its own last end; one per worker.
-
-    It is what communication costs beyond what computation hides: messages sent or awaited on the compute stream,
-    waits for other streams, and so also the waiting that a pipeline's bubble consists of.
-    """
-    origin, times = began(run), busy(run)
-    ends = each_rank(run, run.spans.table(), lambda rows: float(rows[:, END].max()) if len(rows) else origin)
-    return [max(ends[worker], origin) - origin - times[worker] for worker in run.workers]

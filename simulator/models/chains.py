@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .. import checks
 from ..clusters.device import dtype_name
 from ..model import Block, Model
-from ..operations import WIDTHS, MatMul, Operations, Stream, gradients
+from ..operations import WIDTHS, MatMul, Operations, Stream, gradients, held_width
 from ..values import bounds
 from .transformer import ADAM
 
@@ -32,6 +32,7 @@ class Chain:
       what enters its blocks, memory is that of its states, and times are those of its products.
     - ``saved``: how many copies of each are kept; ``moves``: how often a pass reads or writes it.
     - ``entering``: bytes of a sample; ``passing``: numbers that pass from block to block, per sample.
+    - ``tokens`` of a sample, where it has some.
     - ``table``: parameters of which a sample only looks up ``entries`` numbers, in a first block of their own.
     """
 
@@ -50,8 +51,10 @@ class Chain:
     dtype: str = "bf16"
     batch: int = 1
     recompute: str = "none"
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
+        checks.owned(self)
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         checks.whole("blocks", self.blocks, least=1)
         if self.recompute not in ("none", "full"):
@@ -67,9 +70,10 @@ class Chain:
             name=self.name,
             blocks=(*tables, *(self._block(at) for at in range(self.blocks))),
             batch=self.batch,
-            parameter_bytes=WIDTHS[self.dtype],
+            parameter_bytes=held_width(self.dtype),
             update=Operations((Stream(ADAM, kernels=0),), self.dtype),
             recipe=self,
+            tokens=self.tokens,
         )
 
     def _block(self, at: int) -> Block:

@@ -62,7 +62,8 @@ def mix(knobs: Transformer) -> Part:
     between, back = (softmax, *drop), (*drop, Stream(3 * w * squares))
     forward = _work(knobs, score, *(() if flash else between), value, copy)
     again = (score,) if flash else forward.ops if knobs.recompute == "selective" else ()
-    kept = 0 if flash or knobs.recompute == "selective" else w + (w + 1 if knobs.dropout else 0)
+    between_bytes = 0 if flash else (w + (w + 1 if knobs.dropout else 0)) * squares
+    selective = knobs.recompute == "selective"
     return Part(
         forward=forward,
         backward=_work(knobs, *again, copy, *gradients([score, value]), *(() if flash else back)),
@@ -70,7 +71,8 @@ def mix(knobs: Transformer) -> Part:
         mixes=True,
         causal=knobs.causal,
         saved_bytes=0.0,
-        saved_units=s * (knobs.hidden + 2 * knobs.kv_width) * w + kept * squares,
+        saved_units=s * (knobs.hidden + 2 * knobs.kv_width) * w + (0 if selective else between_bytes),
+        again_bytes=float(between_bytes if selective else 0),
     )
 
 

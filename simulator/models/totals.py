@@ -49,6 +49,7 @@ def _products(row: Row, knobs: Transformer, crossing: int = 0) -> Model:
         passing=float(tokens * hidden),
         saved=1,
         moves=moves,
+        tokens=tokens,
     ).model()
 
 

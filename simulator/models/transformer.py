@@ -8,7 +8,7 @@ from itertools import chain
 from .. import checks
 from ..clusters.device import dtype_name
 from ..model import Block, Model, Part, saved
-from ..operations import WIDTHS, MatMul, Operations, Stream
+from ..operations import WIDTHS, MatMul, Operations, Stream, held_width
 from .parts import IDENTIFIER, add, lookup, mix, mixture, norm, pool, read, score, think, write
 
 RECOMPUTE = ("none", "selective", "full")
@@ -51,8 +51,12 @@ class Transformer:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden", "heads", "sequence", "vocab", "thinking", "top"):
+        checks.owned(self)
+        for name in ("layers", "hidden", "heads", "sequence", "vocab", "top"):
             checks.whole(name, getattr(self, name), least=1, of="of a transformer")
+        checks.whole("ffn", self.thinking, least=1, of="of a transformer")
+        if not isinstance(self.flash, bool) and checks.number("flash", self.flash, above=0) > 1:
+            raise ValueError(f"flash is True, False, or a share of a device's peak, up to 1; got flash={self.flash!r}")
         checks.whole("experts", self.experts)
         checks.number("routing", self.routing, least=1, of="of the busiest rank over the mean")
         for name, choices in CHOICES.items():
@@ -62,10 +66,11 @@ class Transformer:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         if self.experts and self.top > self.experts:
             raise ValueError(f"a token uses at most all experts; got top={self.top} of {self.experts}")
-        if self.heads > self.hidden or checks.whole("kv_heads", self.keys, least=1) * self.hidden % self.heads:
+        columns = checks.whole("kv_heads", self.keys, least=1) * self.hidden
+        if self.heads > self.hidden or self.heads % self.keys or columns % self.heads:
             raise ValueError(
-                f"keys and values have a whole number of columns, hidden·kv_heads/heads; got hidden={self.hidden},"
-                f" heads={self.heads}, kv_heads={self.keys}"
+                f"kv_heads divides heads, which share its keys and values, and these have a whole number of columns,"
+                f" hidden·kv_heads/heads; got hidden={self.hidden}, heads={self.heads}, kv_heads={self.keys}"
             )
 
     # ------------------------------------------------------------ sizes
@@ -119,9 +124,10 @@ class Transformer:
             name=self.name or f"a transformer of {self.layers} layers, hidden {self.hidden}",
             blocks=(self.embedding(), *(layer for _ in range(self.layers)), self.output()),
             batch=self.batch,
-            parameter_bytes=self.width,
+            parameter_bytes=held_width(self.dtype),
             update=Operations((Stream(ADAM, kernels=0),), self.dtype),
             recipe=self,
+            tokens=self.sequence,
         )
 
     def embedding(self) -> Block:
@@ -197,9 +203,11 @@ def transformer(
         parameters = 12·l·h²·(1 + 13/(12·h) + (V + s)/(12·l·h))     (Narayanan et al. 2021, arXiv:2104.04473)
         FLOP       = 72·l·s·h²·(1 + s/(6·h) + V/(12·l·h))            per sample of s tokens
 
-    - ``sequence``: tokens of a sample. ``kv_heads``: heads with keys and values of their own (None: all).
+    - ``sequence``: tokens of a sample. ``kv_heads``: heads with keys and values of their own (None: all), a divisor
+      of ``heads``.
     - ``ffn``: hidden units of the perceptron (None: 4·hidden); ``gated``: it has a third matrix, as in SwiGLU.
-    - ``dtype``: of parameters, gradients and activations. ``batch``: samples of a global batch.
+    - ``dtype``: of parameters, gradients and activations; with "fp8" the first two stay in bf16.
+      ``batch``: samples of a global batch.
     - ``recompute``: "selective" computes attention itself again in the backward pass, "full" whole layers.
     - ``experts``: perceptrons of each layer, of which a token uses ``top``; ``routing``: how much more of the tokens
       the busiest rank gets than the mean one.

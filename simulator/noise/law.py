@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 Factor = Callable[[int], float]
@@ -25,6 +25,10 @@ class Noise:
         """The factors of one rank; ``seed`` is anything whose text tells it from others."""
         raise NotImplementedError(f"{type(self).__name__} is a Noise: give it a method factor(self, rank, seed)")
 
+    def kind(self, rank: int) -> Hashable | None:
+        """What tells a rank's factors from those of others, for ranks to fold; None: each has luck of its own."""
+        return None
+
     def check(self, ranks: int) -> None:
         """Refuse, with a ValueError, what does not fit so many ranks; a law that names none fits all."""
 
@@ -41,6 +45,9 @@ class Fixed(Noise):
     def factor(self, rank: int, seed: object) -> Factor:
         return lambda step: 1.0
 
+    def kind(self, rank: int) -> Hashable | None:
+        return 1.0
+
 
 @dataclass(frozen=True)
 class Product(Noise):
@@ -52,6 +59,10 @@ class Product(Noise):
     def factor(self, rank: int, seed: object) -> Factor:
         first, second = self.first.factor(rank, f"{seed}/first"), self.second.factor(rank, f"{seed}/second")
         return lambda step: first(step) * second(step)
+
+    def kind(self, rank: int) -> Hashable | None:
+        both = self.first.kind(rank), self.second.kind(rank)
+        return None if None in both else both
 
     def check(self, ranks: int) -> None:
         self.first.check(ranks)

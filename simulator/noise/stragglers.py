@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 from .jitter import near_one
@@ -17,10 +19,17 @@ class Slow(Noise):
     steps: frozenset[int] | None = None
 
     def factor(self, rank: int, seed: object) -> Factor:
-        factor, steps = dict(self.ranks).get(rank, 1.0), self.steps
+        factor, steps = self._by.get(rank, 1.0), self.steps
         if steps is None:
             return lambda step: factor
         return lambda step: factor if step in steps else 1.0
+
+    def kind(self, rank: int) -> Hashable | None:
+        return self._by.get(rank, 1.0)
+
+    @cached_property
+    def _by(self) -> dict[int, float]:
+        return dict(self.ranks)
 
     def check(self, ranks: int) -> None:
         absent = [rank for rank, _ in self.ranks if rank >= ranks]

@@ -53,7 +53,7 @@ class Digits:
 
     def __call__(self, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The batch of a step."""
-        images, labels = _images()
+        images, labels = all_images()
         chosen = torch.randperm(TRAINING, generator=generator(seed, step))[: self.batch]
         return images[chosen].reshape(-1, *self.shape), labels[chosen]
 
@@ -91,7 +91,7 @@ def _conv_blocks(channels: int) -> list[nn.Module]:
 
 
 def _evaluation(shape: tuple[int, ...], blocks: Sequence[nn.Module]) -> dict[str, float]:
-    images, labels = (tensor[TRAINING:] for tensor in _images())
+    images, labels = (tensor[TRAINING:] for tensor in all_images())
     output = images.reshape(-1, *shape).to(next(blocks[0].parameters()).dtype)
     for block in blocks:
         output = block(output)
@@ -100,7 +100,7 @@ def _evaluation(shape: tuple[int, ...], blocks: Sequence[nn.Module]) -> dict[str
 
 
 @cache
-def _images() -> tuple[torch.Tensor, torch.Tensor]:
+def all_images() -> tuple[torch.Tensor, torch.Tensor]:
     """All images ``[1797, 64]`` and labels ``[1797]``, in an order drawn once for all."""
     table = torch.from_numpy(_table())
     table = table[torch.randperm(len(table), generator=generator(1797))]

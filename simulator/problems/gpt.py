@@ -41,7 +41,7 @@ def tiny_gpt(
     require_counts("tiny-gpt", layers=layers, hidden=hidden, heads=heads, sequence=sequence, batch=batch)
     if hidden % heads:
         raise ValueError(f"tiny-gpt: heads share hidden evenly; got hidden={hidden}, heads={heads}")
-    _, train, held_back = _text()
+    _, train, held_back = whole_text()
     if sequence >= len(held_back):
         raise ValueError(f"tiny-gpt: a sequence is shorter than the {len(held_back)} letters held back; got {sequence}")
     if batch > len(train) - sequence:
@@ -66,7 +66,7 @@ class Windows:
 
     def __call__(self, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The batch of a step."""
-        _, train, _ = _text()
+        _, train, _ = whole_text()
         starts = torch.randperm(len(train) - self.sequence, generator=generator(seed, step))[: self.batch]
         windows = train[starts[:, None] + torch.arange(self.sequence + 1)]
         return windows[:, :-1], windows[:, 1:]
@@ -85,7 +85,7 @@ def cross_entropy(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def held_back_loss(sequence: int, blocks: Sequence[nn.Module]) -> dict[str, float]:
     """The loss on the text that is held back."""
-    held_back = _text()[2]
+    held_back = whole_text()[2]
     windows = held_back[: (len(held_back) - 1) // sequence * sequence + 1].unfold(0, sequence + 1, sequence)
     output = windows[:, :-1]
     for block in blocks:
@@ -95,11 +95,11 @@ def held_back_loss(sequence: int, blocks: Sequence[nn.Module]) -> dict[str, floa
 
 def letters() -> str:
     """The letters that occur in the text."""
-    return _text()[0]
+    return whole_text()[0]
 
 
 @cache
-def _text() -> tuple[str, torch.Tensor, torch.Tensor]:
+def whole_text() -> tuple[str, torch.Tensor, torch.Tensor]:
     """The letters that occur, and the text that trains and that is held back as their numbers. See ORIGIN.md."""
     text = files(__package__).joinpath("sonnets.txt").read_text(encoding="utf-8")
     letters = "".join(sorted(set(text)))

@@ -60,7 +60,14 @@ def model(problem: Problem) -> Model:
         batch=problem.batch,
         parameter_bytes=problem.torch_dtype.itemsize,
         loss=Flops(float(prod(walk[-1][0].shape[1:]))),
+        tokens=_tokens(*problem.batch_of(0, 0)),
     )
+
+
+def _tokens(inputs: torch.Tensor, targets: torch.Tensor) -> int | None:
+    """Of a sample: numbers that each have a target of their own, as in a text; else nobody knows."""
+    words = inputs.dim() == 2 and not (inputs.is_floating_point() or targets.is_floating_point())
+    return inputs.shape[1] if words and inputs.shape == targets.shape else None
 
 
 def _parts(block: torch.nn.Module, entered: torch.Tensor) -> tuple[Part, ...]:

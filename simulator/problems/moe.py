@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..block import EXPERT
 from ..cutting import Cut
 from ..problem import Problem
 from ..rules import Adam
@@ -19,8 +20,8 @@ from .knobs import require_counts
 from .parts import Add, PartModule, Pointwise, share
 from .transformer import Attention, Embedding, Output
 
-EXPERT, TOKEN, COUNT = -3, -2, -1
-"""Columns of a row that the gate lays out: the expert's number, the token's, and how many tokens there are."""
+TOKEN, COUNT = -2, -1
+"""Columns of a row that the gate lays out, after ``EXPERT``: the token's number, and how many tokens there are."""
 FACTS = 4
 """How many columns stand after the token itself: these, and before them the weight of the choice."""
 

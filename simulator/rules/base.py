@@ -115,11 +115,7 @@ def require_lr(rule: Rule, lr: float) -> None:
 
 def require_fraction(rule: Rule, name: str, value: float) -> None:
     """Raise ValueError unless ``0 <= value < 1``."""
-    if not 0 <= checks.number(name, value, of=type(rule).__name__) < 1:
-        raise ValueError(
-            f"{type(rule).__name__}: {name} is the share kept of the past, 0 <= {name} < 1 (at 1 nothing is ever"
-            f" forgotten); got {name}={value}; 0.9 is usual"
-        )
+    checks.share_kept(name, value, of=type(rule).__name__)
 
 
 def require_betas(rule: Rule, betas: object) -> tuple[float, float]:

@@ -150,10 +150,10 @@ def adaptive(rule: Rule | None) -> bool:
     return any(isinstance(part, Scaled) and isinstance(part.scale, LossScale) for part in parts)
 
 
-def require_plain_loss(rule: Rule | None, who: str) -> None:
+def require_plain_loss(rule: Rule | None, who: str, remedy: str = "leave the Scaled out") -> None:
     """Raise ValueError when a rule wants a scaled loss and ``who`` counts on gradients of the loss itself."""
     if scaled(rule):
-        raise ValueError(f"{who} works with gradients of the loss itself; got rule={rule}; leave the Scaled out")
+        raise ValueError(f"{who} works with gradients of the loss itself; got rule={rule}; {remedy}")
 
 
 def require_unscaled(wrapper: Rule, *rules: Rule) -> None:

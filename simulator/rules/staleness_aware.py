@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import torch
 
 
-
 @dataclass(frozen=True)
 class StalenessAware(Around):
     """Any rule, with its learning rate divided by ``staleness + 1`` for that update.
@@ -25,10 +24,6 @@ class StalenessAware(Around):
         >>> StalenessAware(SGD(0.1))
         StalenessAware(rule=SGD(lr=0.1, weight_decay=0.0))
     """
-
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
 
     def step(self, optimizer: torch.optim.Optimizer, staleness: int = 0, since: torch.Tensor | None = None) -> None:
         """See ``Rule.step``. Raises ValueError for a negative staleness."""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
+from .. import checks
 from ..rank import Rank
 from ..values import Grads
 
 Bucket = tuple[int, ...]
 """Blocks, in ascending order."""
+BUCKET = 25 * 2**20
+"""Bytes of gradients that are averaged together unless told otherwise, as in PyTorch's DistributedDataParallel."""
+
+
+def check_bucket(limit: float) -> None:
+    """Raise ValueError unless ``bucket_bytes`` are a number from 0, or infinite: then all blocks are in one bucket."""
+    if limit != inf:
+        checks.number("bucket_bytes", limit, least=0, of="0 is a bucket per block")
 
 
 class Buckets:

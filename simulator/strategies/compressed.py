@@ -62,13 +62,13 @@ class Compressed(Layer):
         def average(collective: AllReduce) -> Program:
             if not carries(collective.value) or collective.op != "mean":
                 return (yield collective)
-            yield from self.exchange(collective.over).average(me, collective.value)  # type: ignore[misc]
+            yield from self.exchange(collective.over).average(me, collective.value)
 
         def gather(collective: AllGather) -> Program:
             value, into = collective.value, collective.into
             if not carries(value) or into is None:
                 return (yield collective)
-            yield from self.exchange(collective.over).gather(me, value, into, end_to_end)  # type: ignore[misc]
+            yield from self.exchange(collective.over).gather(me, value, into, end_to_end)
 
         def send(send: Send) -> Program:
             return (yield from mailed.send(send))

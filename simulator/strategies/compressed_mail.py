@@ -33,7 +33,7 @@ class Mailed:
         if not isinstance(whole(value), Grads):
             return (yield send)
         coding = self._coding(value, "sends")
-        yield from self.layer.exchange(send.over).encoded(self.me, coding, value)  # type: ignore[misc]
+        yield from self.layer.exchange(send.over).encoded(self.me, coding, value)
         return (yield replace(send, value=payload_of(value)))
 
     def receive(self, recv: Recv) -> Program:

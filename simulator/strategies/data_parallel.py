@@ -8,8 +8,7 @@ Gradients are averaged in buckets while the backward pass goes on, as PyTorch's 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from math import inf
+from functools import lru_cache
 from typing import ClassVar
 
 from .. import checks
@@ -20,7 +19,7 @@ from ..stack import Layer, Program, Rules
 from ..values import Grads, Params, Value
 from .aggregation import Aggregation, ClippedMean, Mean, aggregation_of
 from .alike import require_alike, require_whole
-from .buckets import Bucket, Buckets
+from .buckets import BUCKET, Bucket, Buckets, check_bucket
 from .exchange import Exchange, clipped
 from .starting import alike
 
@@ -47,7 +46,7 @@ class DataParallel(Layer):
     splits_batch: ClassVar[bool] = True
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads, Params)
 
-    bucket_bytes: float = 25 * 2**20
+    bucket_bytes: float = BUCKET
     overlap: bool = True
     replicas: int | None = None
     compression: Compressor | None = None
@@ -56,8 +55,7 @@ class DataParallel(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bucket_bytes != inf:
-            checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
+        check_bucket(self.bucket_bytes)
         if self.compression is not None:
             checks.kind("compression", self.compression, Compressor, "one of simulator.compression, such as FP16()")
         aggregation_of(self.aggregate)
@@ -78,10 +76,10 @@ class DataParallel(Layer):
 
         def finish(update: Update) -> Program:
             if isinstance(aggregate, ClippedMean):
-                yield from clipped(me, Grads(me.blocks), aggregate)  # type: ignore[misc]
+                yield from clipped(me, Grads(me.blocks), aggregate)
             if not overlap:
                 for bucket in buckets.all:
-                    yield from exchange.average(me, Grads(bucket))  # type: ignore[misc]
+                    yield from exchange.average(me, Grads(bucket))
             yield Wait()
             yield update
 
@@ -97,7 +95,7 @@ def started(me: Rank, exchange: Exchange, bucket: Bucket) -> Program:
         yield Start(what, on="data")
 
 
-@cache
+@lru_cache(maxsize=2**13)
 def _average(bucket: Bucket) -> Start:
     """Made once for all ranks and steps: with many ranks, making it takes a tenth of the time."""
     return Start(AllReduce(Grads(bucket), over="data"), on="data")

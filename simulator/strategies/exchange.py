@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..compression import Compressor, PowerSGD
-from ..program import AllGather, AllReduce, Compute, Instruction
+from ..program import AllGather, AllReduce, Compute
 from ..rank import Rank
+from ..rewriting import Program
 from ..values import Named, Value
 from .aggregation import Aggregation, ClippedMean, Mean, WeightedMean
 from .coding import Coding, memories_of
@@ -18,9 +19,8 @@ from .low_rank import Factors, power_sgd_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-Written = Iterator[Instruction]
+Written = Program
 """Instructions of one rank, which use no results."""
-
 
 MEAN = Mean()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from ..block import EXPERT
 from ..cutting import Cut
 from ..passes import BackwardPart, ForwardPart, slope_of
 from ..program import (
@@ -124,7 +125,7 @@ def _counts(part: ForwardPart | BackwardPart) -> tuple[Named, Named]:
 
 @dataclass(frozen=True)
 class Destinations:
-    """How many rows go to each rank, from rows that say in their third column from the end which expert they want."""
+    """How many rows go to each rank, from rows whose column ``EXPERT`` says which expert they want."""
 
     experts: int
     ranks: int
@@ -138,7 +139,7 @@ class Destinations:
         import torch
 
         bounds_of = [(rank + 1) * self.experts // self.ranks for rank in range(self.ranks)]
-        owner = torch.bucketize(rows[:, -3].round().long(), torch.tensor(bounds_of, device=rows.device), right=True)
+        owner = torch.bucketize(rows[:, EXPERT].round().long(), torch.tensor(bounds_of, device=rows.device), right=True)
         return torch.bincount(owner, minlength=self.ranks)
 
 

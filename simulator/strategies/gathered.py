@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..program import AllGather, Backward, BackwardInput, BackwardWeight, Forward, Free, Load, Start, Wait
 from ..rank import Rank
+from ..rewriting import same
 from ..stack import Program, Rules
 from ..values import Params
 from .buckets import Bucket, Buckets
@@ -56,7 +57,7 @@ class Gathered:
 
     def backward_input(self, backward: BackwardInput) -> Program:
         """The same; the weights' half needs no parameters."""
-        yield from self._around(backward, iter_of(backward))
+        yield from self._around(backward, same(backward))
 
     def _around(self, backward: Backward | BackwardInput, program: Program) -> Program:
         bucket = self.of[backward.block]
@@ -107,8 +108,3 @@ class Gathered:
     def _free(self, bucket: Bucket) -> Free:
         value = Params(bucket)
         return Free(value, keep=self.me.chunk(value, "data"))
-
-
-def iter_of(instruction: BackwardInput) -> Program:
-    """One instruction as a program."""
-    yield instruction

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from .. import checks
 from ..program import AllReduce, Collective, Compute, ReduceScatter, Send, Update
 from ..rank import Rank
-from ..rules import Scaled
-from ..rules.base import nested
 from ..rules.clipped import clip_factor
+from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
 from ..values import Chunk, Grads, Named, Replicated, Value, whole
 
@@ -62,10 +61,7 @@ class GlobalClip(Layer):
                 f"{self} clips the gradient that all ranks have in common; {where} there is none: use rules.Clipped,"
                 " which clips what one rank updates with"
             )
-        if me.rule is not None and any(isinstance(rule, Scaled) for rule in nested(me.rule)):
-            raise ValueError(
-                f"{self} needs gradients of the loss itself; {me.rule} scales them: use rules.Scaled(rules.Clipped(…))"
-            )
+        require_plain_loss(me.rule, str(self), "use rules.Scaled(rules.Clipped(…))")
 
 
 class Clip:

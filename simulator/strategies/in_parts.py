@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from ..block import Part
 from ..passes import BackwardPart, ForwardPart
@@ -39,18 +40,28 @@ def in_parts(
     }
 
 
-def forward_parts(me: Rank, forward: Forward) -> list[ForwardPart]:
+def forward_parts(me: Rank, forward: Forward) -> tuple[ForwardPart, ...]:
     """The parts of a block in order."""
-    parts = me.model.blocks[forward.block].parts
-    places = enumerate(parts)
-    return [ForwardPart(forward.block, forward.microbatch, at, len(parts), part.adds) for at, part in places]
+    return _forward(forward, tuple([part.adds for part in me.model.blocks[forward.block].parts]))
 
 
-def backward_parts(me: Rank, backward: Backward) -> list[BackwardPart]:
+def backward_parts(me: Rank, backward: Backward) -> tuple[BackwardPart, ...]:
     """The parts of a block in reverse."""
-    parts = me.model.blocks[backward.block].parts
-    places = list(enumerate(parts))
-    return [BackwardPart(backward.block, backward.microbatch, at, len(parts), p.adds) for at, p in reversed(places)]
+    return _backward(backward, tuple([part.adds for part in me.model.blocks[backward.block].parts]))
+
+
+# Every rank, step and reading of a program has the same passes: making their parts is half of what saying them costs.
+
+
+@lru_cache(maxsize=2**13)
+def _forward(of: Forward, adds: tuple[int | None, ...]) -> tuple[ForwardPart, ...]:
+    return tuple([ForwardPart(of.block, of.microbatch, at, len(adds), added) for at, added in enumerate(adds)])
+
+
+@lru_cache(maxsize=2**13)
+def _backward(of: Backward, adds: tuple[int | None, ...]) -> tuple[BackwardPart, ...]:
+    parts = [BackwardPart(of.block, of.microbatch, at, len(adds), added) for at, added in enumerate(adds)]
+    return tuple(parts[::-1])
 
 
 def spec(me: Rank, part: ForwardPart | BackwardPart) -> Part:

@@ -28,7 +28,8 @@ class MixedPrecision(Layer):
     - ``accumulate``: add gradients of microbatches up, and send them, in the problem's own type.
 
     It stands anywhere over an order. Data come, and the loss is computed, in full width. Parameters at the end are
-    those that blocks compute with. The virtual clock counts bytes; how fast a device is in this type, its cluster says.
+    those that blocks compute with. The virtual clock times operations in this type; where a model has only times or
+    FLOP, these stay, and bytes alone change.
 
     Raises ValueError for other types, and, as a run begins, for mixtures of experts.
 

@@ -41,7 +41,7 @@ class NoiseScale(Layer):
         def reduce(collective: AllReduce | ReduceScatter) -> Program:
             if not _averages(collective):
                 return (yield collective)
-            yield from around(me, collective)  # type: ignore[misc]
+            yield from around(me, collective)
 
         return {AllReduce: reduce, ReduceScatter: reduce}
 

@@ -19,7 +19,7 @@ from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Named, Params, Value
 from .alike import require_whole
-from .buckets import Buckets
+from .buckets import BUCKET, Buckets, check_bucket
 from .data_parallel import started
 from .encoding import Zeros
 from .exchange import Exchange, first_time
@@ -61,14 +61,14 @@ class OneBitAdam(Layer):
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    bucket_bytes: float = 25 * 2**20
+    bucket_bytes: float = BUCKET
     replicas: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.whole("warmup", self.warmup, least=1, of="OneBitAdam, in steps: the variance is learned in them")
         object.__setattr__(self, "betas", Adam(self.lr, self.betas, self.eps).betas)
-        checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
+        check_bucket(self.bucket_bytes)
         if self.rule is not None:
             raise ValueError(f"OneBitAdam is its own rule; got rule={self.rule}; set lr, betas and eps")
 
@@ -104,7 +104,7 @@ class OneBitAdam(Layer):
         """A step with momentum that travels as signs."""
         params, grads = Params(me.blocks), Grads(me.blocks)
         yield Compute(Moments(self.betas), (grads, MOMENTUM), (MOMENTUM,))
-        yield from TwoWay(MOMENTUM, me.elements(params), "data", ErrorFeedback(Sign())).program(me)  # type: ignore[misc]
+        yield from TwoWay(MOMENTUM, me.elements(params), "data", ErrorFeedback(Sign())).program(me)
         yield self.descend(me)
 
     def descend(self, me: Rank) -> Compute:

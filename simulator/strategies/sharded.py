@@ -12,7 +12,6 @@ traffic. With Ψ parameters, n ranks and (n-1)/n left out, a rank sends per step
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 from .. import checks
@@ -30,7 +29,7 @@ from ..program import (
 from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Chunk, Grads, Params, Value
-from .buckets import Bucket, Buckets
+from .buckets import Bucket, Buckets, check_bucket
 from .gathered import Gathered
 from .starting import alike
 
@@ -69,8 +68,7 @@ class Sharded(Layer):
                 f"the stages of sharding are 1 (optimizer state), 2 (and gradients), 3 (and parameters);"
                 f" got stage={self.stage!r}"
             )
-        if self.bucket_bytes != inf:
-            checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
+        check_bucket(self.bucket_bytes)
         checks.whole("prefetch", self.prefetch, of="in buckets")
 
     def holds(self, me: Rank, held: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
-from math import fsum
 from typing import ClassVar
 
 from .. import checks
 from ..rank import Rank
 from ..stack import Layer, Rules
+from ..values import apportioned
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ class Shares(Layer):
 
     def slices(self, batch: int) -> list[tuple[int, int]]:
         """Every worker's samples of a batch: the first, and one past the last."""
-        total = fsum(self.weights)
-        ends = [round(batch * part / total) for part in accumulate(self.weights)]
-        return list(zip([0, *ends], ends))
+        return apportioned(batch, self.weights)
 
     def rules(self, me: Rank) -> Rules:
         return {}

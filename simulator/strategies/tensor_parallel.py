@@ -9,6 +9,7 @@ all-gather, of the same bytes together.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import ClassVar
 
 from .. import checks
@@ -60,9 +61,10 @@ class TensorParallel(Layer):
 
         def backward_part(part: BackwardPart) -> Program:
             yield from text.backward(part)
-            shared = Replicated(Grads(part.block), "tensor")
-            if part.at == 0 and done.complete(part.block) and self.sequence and me.elements(shared):
-                yield AllReduce(shared, over="tensor", op="sum")  # each rank saw its own tokens
+            if part.at == 0 and done.complete(part.block) and self.sequence:
+                shared = Replicated(Grads(part.block), "tensor")
+                if me.elements(shared):
+                    yield AllReduce(shared, over="tensor", op="sum")  # each rank saw its own tokens
 
         return in_parts(me, text.forward, backward_part)
 
@@ -77,13 +79,13 @@ class Whole:
         """Add up what ranks computed."""
         yield part
         if spec(self.me, part).sums:
-            yield AllReduce(part.leaving, over="tensor", op="sum")
+            yield _sum(part)
 
     def backward(self, part: BackwardPart) -> Program:
         """Add up the gradients of what they all read."""
         yield part
         if spec(self.me, part).shares and not _first(part):
-            yield AllReduce(slope_of(part.entering), over="tensor", op="sum")
+            yield _sum(part)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,13 @@ class Sequence:
                 " goes on with a part that adds or has parameters: use sequence=False"
             )
         return not any(later.sums for later in rest)
+
+
+@lru_cache(maxsize=2**13)
+def _sum(part: ForwardPart | BackwardPart) -> AllReduce:
+    """Of what a part gives: outputs forward, slopes backward. Made once for all ranks, steps and readings."""
+    given = part.leaving if isinstance(part, ForwardPart) else slope_of(part.entering)
+    return AllReduce(given, over="tensor", op="sum")
 
 
 def _first(part: ForwardPart | BackwardPart) -> bool:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, fsum, sqrt
 
+from .asynchrony import async_staleness
+from .collectives import all_reduce_bytes
+
 
 def fedavg_limit(curvatures: Sequence[float], minima: Sequence[float], lr: float, local_steps: int) -> float:
     """Σ c_k x_k / Σ c_k, c_k = 1 - (1 - lr·a_k)^local_steps: where FedAvg ends. One local step finds the optimum.
@@ -40,8 +43,8 @@ def optimum(curvatures: Sequence[float], minima: Sequence[float]) -> float:
 
 
 def fedasync_staleness(clients: int) -> float:
-    """N - 1: mean staleness of N clients that are always busy; every update makes the others one older."""
-    return clients - 1.0
+    """``async_staleness`` of N clients that are always busy, N - 1: their server applies every report by itself."""
+    return float(async_staleness(clients))
 
 
 def fedbuff_staleness(clients: int, buffer: int) -> float:
@@ -79,7 +82,7 @@ def local_sgd_bytes(ranks: int, size: float, steps: int, period: int) -> float:
     >>> local_sgd_bytes(2, 400.0, steps=8, period=4)
     800.0
     """
-    return rounds(steps, period) * 2 * (ranks - 1) / ranks * size
+    return rounds(steps, period) * all_reduce_bytes(ranks, size)
 
 
 def diloco_bandwidth(ranks: int, size: float, period: int, step_time: float) -> float:
@@ -90,7 +93,7 @@ def diloco_bandwidth(ranks: int, size: float, period: int, step_time: float) -> 
     >>> diloco_bandwidth(8, 2e9, 500, 1.0) / 1e6, diloco_bandwidth(8, 2e9, 1, 1.0) / 1e9
     (7.0, 3.5)
     """
-    return 2 * (ranks - 1) / ranks * size / (period * step_time)
+    return all_reduce_bytes(ranks, size) / (period * step_time)
 
 
 def round_time(size: float, clients: Sequence[tuple[float, float, float]]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .collectives import all_reduce_bytes
+
 
 def parameter_server(workers: int, servers: int, size: float, bandwidth: float) -> float:
     """max(size, workers·size/servers)/bandwidth: one way (push or pull), with servers on ranks of their own.
@@ -20,7 +22,7 @@ def colocated_servers(n: int, size: float, bandwidth: float) -> float:
     >>> colocated_servers(8, 100e6, 12.5e9)
     0.014
     """
-    return 2 * (n - 1) / n * size / bandwidth
+    return all_reduce_bytes(n, size) / bandwidth
 
 
 def helped_all_reduce(n: int, helpers: int, size: float, bandwidth: float) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import fsum, nan
+from math import fsum, isnan, nan
 from typing import Any
 
 from ..run import Run
 from ..simulate import simulate
-from .cases import Case
+from .cases import Case, Impossible
 from .interval import interval
 
 Answer = dict[str, Any]
@@ -41,6 +41,8 @@ CERTAIN = ("bytes_sent", "peak_memory")
 
 def answer(case: Case, seed: int) -> Answer:
     """Simulate one case with one seed."""
+    if isinstance(case.cluster, Impossible):
+        return {"error": case.cluster.reason}
     try:
         run = simulate(case.strategy, case.model, case.cluster, seed=seed, **{"steps": STEPS, **case.knobs})
     except ValueError as error:  # and ProgramError, DivergedError
@@ -56,12 +58,18 @@ def _number(run: Run, of: Callable[[Run], float]) -> float:
         return nan
 
 
+def _interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """None of the numbers can be below zero, so neither are their bounds."""
+    mean, low, high = interval(values)
+    return mean, low if isnan(low) else max(0.0, low), high
+
+
 def row(answers: Sequence[Answer]) -> dict[str, Any]:
     """The columns of one case from its answers, one for each seed; with several, means and their intervals."""
     errors = [one["error"] for one in answers if "error" in one]
     numbers: dict[str, Any] = {}
     for name in NUMBERS:
         bounds = () if len(answers) == 1 or name in CERTAIN else ("_low", "_high")
-        values = (nan, nan, nan) if errors else interval([one["numbers"][name] for one in answers])
+        values = (nan, nan, nan) if errors else _interval([one["numbers"][name] for one in answers])
         numbers |= {name + end: value for end, value in zip(("", *bounds), values)}
     return {**numbers, "error": errors[0] if errors else ""}

@@ -11,10 +11,12 @@ from typing import Any
 from .. import checks
 from ..checking import AnyStrategy
 from ..cluster import Cluster, cluster
+from ..clusters.device import dtype_name
 from ..model import Model
 from ..models import model
+from ..models.transformer import RECOMPUTE
 from ..problem import Problem
-from ..simulate import simulate
+from ..simulate import DETAILS, simulate
 from ..stack import Layer, Order, Stack, stack
 from .content import digest, version
 
@@ -25,19 +27,30 @@ GIVEN = ("strategy", "workload", "cluster", "ranks", "seed", "replay")
 
 
 @dataclass(frozen=True)
+class Impossible:
+    """A cluster that cannot be of this size: ``name`` as it was given, and why."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class Case:
     """One combination. ``knobs`` are those of ``simulate``, ``sizes`` those that its cluster was made with."""
 
     strategy: Stack
     model: Model | Problem
-    cluster: Cluster
+    cluster: Cluster | Impossible
     knobs: Mapping[str, Any]
     sizes: Mapping[str, Any]
 
     def columns(self) -> dict[str, Any]:
         """What tells it from others in a table."""
         told = dict(strategy=str(self.strategy), model=self.model.name, cluster=str(self.cluster))
-        sizes = {**self.sizes, "ranks": self.cluster.ranks}
+        sizes = {**self.sizes, **({"ranks": self.cluster.ranks} if isinstance(self.cluster, Cluster) else {})}
         return {**told, **sizes, **{name: _cell(value) for name, value in self.knobs.items()}}
 
     def key(self, seed: int) -> str:
@@ -49,13 +62,16 @@ def cases(strategies: object, models: object, clusters: object, lists: Mapping[s
     """The product of all lists, the last of them fastest. Raises ValueError for names that nobody knows."""
     values = {name: listed(given) for name, given in lists.items()}
     _check(values)
+    named = dict(strategies=listed(strategies), models=listed(models), clusters=listed(clusters))
+    _refuse_empty(named)
+    _check_words(values)
     sizes = {name: values.pop(name) for name in SIZES if name in values}
     return [
         Case(strategy, workload, where, knobs, size)
         for strategy, workload, (where, size), knobs in product(
-            [_strategy(one) for one in listed(strategies)],
-            [_model(one) for one in listed(models)],
-            list(_clusters(listed(clusters), sizes)),
+            [_strategy(one) for one in named["strategies"]],
+            [_model(one) for one in named["models"]],
+            list(_clusters(named["clusters"], sizes)),
             list(_combinations(values)),
         )
     ]
@@ -76,8 +92,25 @@ def _check(values: Mapping[str, Sequence[object]]) -> None:
     for name, several in values.items():
         if name not in knobs():
             raise ValueError(f"a sweep has lists of {', '.join(knobs())}; got {name}={several!r}")
+    _refuse_empty(values)
+
+
+def _refuse_empty(values: Mapping[str, Sequence[object]]) -> None:
+    for name, several in values.items():
         if not several:
             raise ValueError(f"every list of a sweep has something in it; got {name}=[]")
+
+
+def _check_words(values: Mapping[str, Sequence[object]]) -> None:
+    """A word that no simulation knows is a slip of the pen, and no combination that cannot be."""
+    for detail in values.get("detail", ()):
+        checks.one_of("detail", detail, DETAILS)
+    for recompute in values.get("recompute", ()):
+        if recompute is not None:
+            checks.one_of("recompute", recompute, RECOMPUTE)
+    for dtype in values.get("dtype", ()):
+        if dtype is not None:
+            dtype_name(dtype)
 
 
 def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -85,7 +118,9 @@ def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any
         yield dict(zip(values, combination, strict=True))
 
 
-def _clusters(given: Sequence[object], sizes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Cluster, dict[str, Any]]]:
+def _clusters(
+    given: Sequence[object], sizes: Mapping[str, Sequence[Any]]
+) -> Iterator[tuple[Cluster | Impossible, dict[str, Any]]]:
     """Clusters, and the sizes that they were made with."""
     for one in given:
         if not isinstance(one, str):
@@ -94,7 +129,22 @@ def _clusters(given: Sequence[object], sizes: Mapping[str, Sequence[Any]]) -> It
                 raise ValueError(f"a cluster that is given has its size; got {one}, and {', '.join(sizes)}: name it")
             yield one, {}  # type: ignore[misc]
         else:
-            yield from ((cluster(one, **size), size) for size in _combinations(sizes))
+            yield from _of_sizes(one, list(_combinations(sizes)))
+
+
+def _of_sizes(name: str, sizes: Sequence[dict[str, Any]]) -> Iterator[tuple[Cluster | Impossible, dict[str, Any]]]:
+    """A cluster of every size. Raises ValueError where none can be."""
+    found = [(_of_size(name, size), size) for size in sizes]
+    if all(isinstance(made, Impossible) for made, _ in found):
+        cluster(name, **sizes[0])
+    yield from found
+
+
+def _of_size(name: str, size: Mapping[str, Any]) -> Cluster | Impossible:
+    try:
+        return cluster(name, **size)
+    except ValueError as error:
+        return Impossible(name, str(error))
 
 
 def _model(one: object) -> Model | Problem:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from math import fsum, inf
+from math import fsum
 
-from ..cluster import Cluster, Link
+from ..cluster import Cluster, Device
 from ..communicating import AllGather, AllReduce, Collective, ReduceScatter
 from ..model import Model
 from ..models import with_knobs
-from ..plans import Planner
 from ..precision import Precision
 from ..rules import Rule
 from ..strategies.buckets import buckets
 from ..strategies.data_parallel import DataParallel
 from ..strategies.schedules.placing import cuts
 from .mixes import Mix
-from .pipelining import Hops, Stage, pipelined
+from .moves import Asked, Moves
+from .pipelining import Stage, pipelined
 from .reading import Read, Reading, read
 from .room import room
 from .spent import Costs, Parts
@@ -32,10 +31,9 @@ class Estimator:
         self.devices = tuple(dict.fromkeys(cluster.devices)) or (cluster.device,)
         self.models: dict[str | None, Model] = {}
         self.readings: dict[tuple[str | None, int, bool], Reading] = {}
-        self.costs: dict[tuple[str | None, int, bool, float], Costs] = {}
+        self.costs: dict[tuple[object, ...], Costs] = {}
         self.places: dict[int, list[tuple[int, int]]] = {}
-        self.planners: dict[tuple[int, int], Planner] = {}
-        self.times: dict[tuple[int, int, type[Collective], float], float] = {}
+        self.moves = Moves(cluster)
 
     # ------------------------------------------------------------ what mixes share
 
@@ -52,36 +50,40 @@ class Estimator:
             self.models[mix.recompute] = with_knobs(self.model, recompute=mix.recompute)
         return self.models[mix.recompute]
 
+    def devices_of(self, mix: Mix, at: int) -> tuple[Device, ...]:
+        """The different devices of a stage's ranks: they wait for the slowest."""
+        ranks = mix.data * mix.tensor
+        return tuple(dict.fromkeys(self.cluster.devices[at * ranks : (at + 1) * ranks])) or self.devices
+
     def costs_of(self, mix: Mix) -> Costs:
-        """What a microbatch costs in every block."""
-        key = mix.recompute, mix.tensor, mix.sequence, mix.microbatch
+        """What a microbatch costs in every block, on the devices that have it."""
+        if len(self.devices) == 1:
+            return self._costs_on(mix, self.devices)
+        costs = [self._costs_on(mix, self.devices_of(mix, at)) for at in range(mix.pipeline)]
+        chunks = enumerate(self._places(mix))
+        owners = [chunk % mix.pipeline for chunk, (first, last) in chunks for _ in range(first, last)]
+        return Costs(*zip(*(costs[at].block(number) for number, at in enumerate(owners))))
+
+    def _costs_on(self, mix: Mix, devices: tuple[Device, ...]) -> Costs:
+        key = mix.recompute, mix.tensor, mix.sequence, mix.microbatch, devices
         if key not in self.costs:
-            self.costs[key] = self._costs(mix, self.reading(mix))
+            self.costs[key] = self._costs(mix, self.reading(mix), devices)
         return self.costs[key]
 
-    def _costs(self, mix: Mix, reading: Reading) -> Costs:
+    def _costs(self, mix: Mix, reading: Reading, devices: Sequence[Device]) -> Costs:
         found = []
         for kind in reading.kinds:
             told = [self._told(one.moves, mix) for one in (kind.forward, kind.backward)]
-            passes = [one.seconds(mix.microbatch, self.devices) for one in (kind.forward, kind.backward)]
+            passes = [one.seconds(mix.microbatch, devices) for one in (kind.forward, kind.backward)]
             found.append((passes[0] + told[0], passes[1] + told[1], sum(told), kind))
-        return Costs(*zip(*(found[kind] for kind in reading.order)))
+        every = [found[kind] for kind in reading.order]
+        loss = max(self.model.loss.of(mix.microbatch, device) for device in devices)
+        every[-1] = every[-1][0] + loss, *every[-1][1:]
+        return Costs(*zip(*every))
 
     def _told(self, moves: Sequence[tuple[type[Collective], float]], mix: Mix) -> float:
-        return sum(self.seconds(kind, size * mix.microbatch, mix.tensor, 1) for kind, size in moves)
-
-    def seconds(self, kind: type[Collective], size: float, members: int, apart: int) -> float:
-        """Of a collective of so many ranks, each ``apart`` from the next, beginning with the first."""
-        if members == 1 or not size:
-            return 0.0
-        key = members, apart, kind, size
-        if key not in self.times:
-            planner = self.planners.get((members, apart))
-            if planner is None:
-                planner = self.planners[members, apart] = Planner(self.cluster, range(0, members * apart, apart))
-            once = self.cluster.overheads.collective
-            self.times[key] = once + planner.best(kind, size).seconds(size)
-        return self.times[key]
+        asked = [Asked(kind, size * mix.microbatch, mix.tensor) for kind, size in moves]
+        return sum(map(self.moves.seconds, asked))
 
     # ------------------------------------------------------------ one mix
 
@@ -99,16 +101,19 @@ class Estimator:
         """The seconds of a step."""
         costs = self.costs_of(mix)
         gathered = self._gathered(mix, costs)
-        stages = [Stage(*map(sum, zip(*mine))) for mine in self._owned(mix, list(zip(*gathered)))]
-        hops = self._hops(mix, costs)
+        message = costs.blocks[len(costs.blocks) // 2].entering * mix.microbatch  # as large as one in the middle
+        passes = list(zip(*self._sending(mix, message, *gathered)))
+        stages = [Stage(*map(sum, zip(*mine))) for mine in self._owned(mix, passes)]
+        hops = self.moves.hops(mix, message)
         span = pipelined(stages, hops, mix.microbatches, mix.chunks)
         ends = self._ends(mix, gathered[1], costs.blocks, stages, hops.each, span)
-        updates = [self._update(mix, mine) for mine in self._owned(mix, costs.blocks)]
+        updates = [self._update(mix, at, mine) for at, mine in enumerate(self._owned(mix, costs.blocks))]
         many, p = mix.microbatches, mix.pipeline
         told, waits = fsum(costs.told), fsum(map(sum, gathered)) - fsum(costs.forward) - fsum(costs.backward)
         busy = fsum(costs.forward) + fsum(costs.backward) - told
+        load = max(self.model.load.of(many * mix.microbatch, device) for device in self.devices)
         return Parts(
-            compute=many * busy / p + max(updates),
+            compute=many * busy / p + max(updates) + load,
             tensor=many * told / p,
             bubble=span - many * (busy + told + waits) / p,
             data=max(map(sum, zip(ends, updates))) - span - max(updates) + many * waits / p,
@@ -139,6 +144,19 @@ class Estimator:
             backward[last - 1] += gather[last - 1]
         return forward, backward
 
+    def _sending(
+        self, mix: Mix, message: float, forward: Sequence[float], backward: Sequence[float]
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        """Passes that end with a message to the next stage, or back: what it takes of the sender's time counts."""
+        spent = self.moves.sending(message)
+        if mix.pipeline == 1 or not spent:
+            return forward, backward
+        there, back = list(forward), list(backward)
+        for first, _ in self._places(mix)[1:]:
+            there[first - 1] += spent
+            back[first] += spent
+        return there, back
+
     def _places(self, mix: Mix) -> list[tuple[int, int]]:
         """The first block of each chunk of the pipeline, and one past the last."""
         chunks = mix.pipeline * mix.chunks
@@ -148,26 +166,12 @@ class Estimator:
 
     def _over_data(self, mix: Mix, kind: type[Collective], *blocks: Read) -> float:
         width = self.reading(mix).model.parameter_bytes
-        return self.seconds(kind, width * sum(block.parameters for block in blocks), mix.data, mix.tensor)
+        size = width * sum(block.parameters for block in blocks)
+        return self.moves.seconds(Asked(kind, size, mix.data, mix.tensor, beside=True))
 
-    def _hops(self, mix: Mix, costs: Costs) -> Hops:
-        """Messages between stages, each with what enters a block in the middle, both ways."""
-        size = costs.blocks[len(costs.blocks) // 2].entering * mix.microbatch
-        passing, latency, slowest = Counter[Link](), 0.0, inf
-        for at in range(mix.pipeline if mix.chunks > 1 else mix.pipeline - 1):
-            ends = at * mix.data * mix.tensor, (at + 1) % mix.pipeline * mix.data * mix.tensor
-            visits = mix.chunks if at + 1 < mix.pipeline else mix.chunks - 1
-            for source, target in (ends, ends[::-1]):
-                route = self.cluster.route(source, target)
-                passing.update(dict.fromkeys(route, visits))
-                latency = max(latency, self.cluster.latency(source, target))
-                slowest = min([slowest, *map(self.cluster.bandwidth, route)])
-        busiest = max((many * size / self.cluster.bandwidth(link) for link, many in passing.items()), default=0.0)
-        return Hops(latency + size / slowest, latency + busiest / mix.chunks, busiest)
-
-    def _update(self, mix: Mix, blocks: Sequence[Read]) -> float:
+    def _update(self, mix: Mix, at: int, blocks: Sequence[Read]) -> float:
         numbers = sum(block.parameters for block in blocks) / (mix.data if mix.stage else 1)
-        return max(self.model.update.of(numbers, device) for device in self.devices)
+        return max(self.model.update.of(numbers, device) for device in self.devices_of(mix, at))
 
     # ------------------------------------------------------------ gradients
 

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from ..clusters.device import Device
 from ..communicating import AllGather, Collective, ReduceScatter
+from ..costs import of_pass
 from ..model import Block, Model
 from ..passes import Backward, BackwardPart, Forward, ForwardPart
 from ..program import Instruction
 from ..rank import Rank
-from ..rewriting import Table, iter_program, through
+from ..rewriting import Table, same, through
 from ..stack import stack
 from ..strategies import MixedPrecision, Single, TensorParallel
 from ..values import Replicated
-from ..work import Work
+from ..working import recomputed
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One direction of a block. ``works`` of its computations; ``moves``: (collective, bytes per sample)."""
+    """One direction of a block. ``text``: its computations; ``moves``: (collective, bytes per sample)."""
 
-    works: tuple[Work, ...]
+    block: Block
+    text: tuple[Instruction, ...]
     moves: tuple[tuple[type[Collective], float], ...]
 
     def seconds(self, samples: float, devices: Sequence[Device]) -> float:
-        """Of computation, on the slowest of some devices."""
-        return max(sum(work.of(samples, device) for work in self.works) for device in devices)
+        """Of computation, on the slowest of some devices, as a simulation counts it."""
+        return max(sum(of_pass(one, self.block, samples, device) for one in self.text) for device in devices)
 
 
 @dataclass(frozen=True)
@@ -82,26 +83,15 @@ def _block(me: Rank, table: Table | None, number: int) -> Read:
         block.parameters,
         block.input_bytes,
         max(kept, block.input_bytes),
-        parts if block.recomputes and table is not None else 0.0,
+        parts if block.recomputes and table is not None else recomputed(block),
     )
 
 
 def _pass(me: Rank, table: Table | None, instruction: Forward | Backward) -> Pass:
-    text = [instruction] if table is None else list(through(table, iter_program((instruction,))))
-    works = chain.from_iterable(_works(one, me.model.blocks[instruction.block]) for one in text)
-    moves = [(type(one), _bytes(me, one)) for one in text if isinstance(one, Collective)]
-    return Pass(tuple(works), tuple(moves))
-
-
-def _works(instruction: Instruction, block: Block) -> Iterator[Work]:
-    if isinstance(instruction, ForwardPart):
-        yield block.parts[instruction.at].forward
-    elif isinstance(instruction, BackwardPart):
-        yield block.parts[instruction.at].backward
-    elif isinstance(instruction, Forward):
-        yield block.forward
-    elif isinstance(instruction, Backward):
-        yield from (block.forward, block.backward) if block.recomputes else (block.backward,)
+    text = [instruction] if table is None else list(through(table, same(instruction)))
+    computed = tuple(one for one in text if isinstance(one, (Forward, Backward, ForwardPart, BackwardPart)))
+    moves = tuple((type(one), _bytes(me, one)) for one in text if isinstance(one, Collective))
+    return Pass(me.model.blocks[instruction.block], computed, moves)
 
 
 def _bytes(me: Rank, collective: Collective) -> float:

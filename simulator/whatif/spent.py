@@ -38,3 +38,7 @@ class Costs:
     backward: tuple[float, ...]
     told: tuple[float, ...]
     blocks: tuple[Read, ...]
+
+    def block(self, number: int) -> tuple[float, float, float, Read]:
+        """Those of one block."""
+        return self.forward[number], self.backward[number], self.told[number], self.blocks[number]

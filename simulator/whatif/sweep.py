@@ -39,7 +39,7 @@ def sweep(
     - ``lists``: of values for knobs of ``simulate`` (``batch``, ``dtype``, ``recompute``, ``noise``, ``detail``, …; of
       ``steps`` there are 2 unless told), and ``nodes`` or ``ranks`` of clusters given by name.
     - ``seeds``: a list of them, or how many. With several, each number is the mean, and columns that end in ``_low``
-      and ``_high`` hold its 95 % interval (Student's t), NaN where all seeds agree, as they do without noise.
+      and ``_high`` hold its 95 % interval (Student's t, cut at zero), NaN where all seeds agree, as without noise.
     - ``cache``: a directory that keeps every result, by content, as soon as it is there: a sweep that was interrupted
       goes on where it ended. None: nothing is kept.
     - ``jobs``: processes; None: as ``joblib.parallel_config`` says, which may name Dask or Ray, else this one alone.
@@ -50,7 +50,7 @@ def sweep(
     [samples/s], ``mfu``, ``hfu``, ``bubble``, ``peak_memory`` [B, of the fullest rank]; ``error``, which is "" or says
     why a combination cannot be. Unknown numbers are NaN. ``attrs`` says how many results were "computed" and "found".
 
-    Raises ValueError for names that nobody knows and lists that nobody reads.
+    Raises ValueError for names and words that nobody knows, lists that nobody reads, and empty ones.
 
     >>> from simulator import Model, cluster
     >>> table = sweep(["Single", "DataParallel"], Model.of_times(blocks=2), [cluster("ideal", ranks=n) for n in (1, 2)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import torch
 from cases import problem
 
@@ -73,11 +72,6 @@ def learn(strategy, workload: sim.Problem, ranks: int, steps: int, **knobs) -> s
 def found(run: sim.Run) -> float:
     """The one parameter of a bowl."""
     return float(run.parameters["0.x"][0])
-
-
-def apart(a: sim.Run, b: sim.Run) -> float:
-    """The largest difference of any parameter."""
-    return max(float(np.max(np.abs(a.parameters[name] - b.parameters[name]))) for name in a.parameters)
 
 
 @cache

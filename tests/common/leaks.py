@@ -26,7 +26,7 @@ def no_leaks(baseline, tmp_path, monkeypatch):
     POOL.clear()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield
-    idle = {worker.process.pid for gang in POOL._idle for worker in gang.workers}
+    idle = {worker.process.pid for gang in POOL.idle for worker in gang.workers}
     assert children() == idle
     POOL.clear()
     assert children() == set()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cache
 from math import fsum
 
-import numpy as np
 import torch
 
 import simulator as sim
@@ -53,12 +52,6 @@ def problem(name: str) -> sim.Problem:
 def truth(name: str) -> sim.Run:
     """What a single process learns."""
     return sim.simulate(sim.Single(), problem(name), sim.cluster("ideal", ranks=1), steps=STEPS, seed=SEED)
-
-
-def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The largest difference of any parameter."""
-    assert a.keys() == b.keys()
-    return max(float(np.max(np.abs(a[name] - b[name]))) for name in a)
 
 
 def mean_losses(run: sim.Run) -> list[float]:

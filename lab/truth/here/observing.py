@@ -86,9 +86,10 @@ class Watch:
         total, own = psutil.cpu_times(), own_seconds()
         busy = _busy(total) - _busy(self.total)
         stolen = getattr(total, "steal", 0.0) - getattr(self.total, "steal", 0.0)
-        # Clock ticks of 10 ms: short runs may seem to have used more than there was.
-        others = max(0.0, (busy - (own - self.own)) / seconds)
-        return Machine(others, os.getloadavg()[0], stolen / seconds / (os.cpu_count() or 1))
+        cores = os.cpu_count() or 1
+        # Clock ticks of 10 ms: in a short time less than nothing, or more than there is, may seem to be used.
+        others = min(max(0.0, (busy - (own - self.own)) / seconds), float(cores))
+        return Machine(others, os.getloadavg()[0], stolen / seconds / cores)
 
 
 def _busy(times: object) -> float:

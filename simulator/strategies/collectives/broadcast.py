@@ -17,7 +17,8 @@ from .ring import ring_all_gather
 class ScatterBroadcast(Layer):
     """Writes out Broadcast as a binomial scatter and a ring all-gather (van de Geijn; Thakur et al. 2005).
 
-    ``over``: the axis whose collectives it writes out; None: all. ``theory.scatter_broadcast`` is its time.
+    ``over``: the axis whose collectives it writes out; None: all. ``theory.scatter_broadcast`` is its time
+    where a rank sends one message after another; where they share its link, the scatter takes longer.
 
     >>> [str(chunk) for chunk in run_of_chunks(Grads(0), 2, 4, 8)]
     ['Grads(0)[1/4]']

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ from ...program import (
     AllReduce,
     Collective,
     Compute,
-    Instruction,
     Recv,
     Reduce,
     ReduceScatter,
@@ -22,7 +21,7 @@ from ...rewriting import Rewrite
 from ...stack import Program, Rules
 from ...values import Chunk, Named, Value
 
-Written = Iterator[Instruction]
+Written = Program
 """A collective written out: instructions of one rank, which use no results."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ... import checks
 from ...program import AllReduce
 from ...rank import Rank
-from ...stack import Layer, Rules
+from ...stack import Layer, Rules, smallest_factor
 from ...values import Value
 from .group import Group, Written, all_reduce_by, in_place_of
 from .ring import ring, ring_all_gather, ring_reduce_scatter
@@ -43,7 +43,7 @@ class HierarchicalAllReduce(Layer):
 
     def rules(self, me: Rank) -> Rules:
         def hierarchical(group: Group, value: Value) -> Written:
-            return two_levels(group, value, self.group or _smallest_factor(group.size))
+            return two_levels(group, value, self.group or smallest_factor(group.size))
 
         return in_place_of({AllReduce: all_reduce_by(hierarchical)}, me, self.over)
 
@@ -61,7 +61,3 @@ def two_levels(group: Group, value: Value, width: int) -> Written:
     yield from ring_reduce_scatter(inside, value)
     yield from ring(between, inside.chunk(value, place))
     yield from ring_all_gather(inside, value)
-
-
-def _smallest_factor(number: int) -> int:
-    return next(factor for factor in range(2, number + 1) if number % factor == 0)

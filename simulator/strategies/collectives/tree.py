@@ -2,7 +2,7 @@
 
 Each round moves the whole buffer: ceil(log2 n)·(latency + size/bandwidth) for one way (Thakur et al. 2005). That holds
 where a rank sends one message after another. On links that are shared fairly, what a rank sends to several at once ends
-for all of them late, and a broadcast takes longer.
+for all of them late, and a broadcast takes longer: of n = 2^L ranks L·latency + L(L+1)/2·size/bandwidth.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from .group import Group, InPlace, Written, all_reduce_by, broadcast_by, in_plac
 class TreeAllReduce(Layer):
     """Writes out AllReduce as a reduction and a broadcast along a binomial tree, and Broadcast as its second half.
 
-    ``over``: the axis whose collectives it writes out; None: all. ``theory.tree_all_reduce`` is its time.
+    ``over``: the axis whose collectives it writes out; None: all. ``theory.tree_all_reduce`` is its time
+    where a rank sends one message after another; where its messages share a link, 2^L ranks take
+    2L·latency + L(L+3)/2·size/bandwidth.
 
     >>> grid = listing(stack(DataParallel(overlap=False), TreeAllReduce()), 2, Model.of_times(blocks=1, parameters=8))
     >>> grid.columns[1][4:6]

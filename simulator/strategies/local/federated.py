@@ -6,14 +6,13 @@ Those in rounds are in ``synchronous``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import accumulate
 from math import ceil
 from typing import ClassVar
 
 from ... import checks
 from ...rank import Rank
 from ...stack import Order, Program
-from ...values import Named, Params, Value, bounds
+from ...values import Named, Params, Value, apportioned, bounds
 
 AXIS = "federation"
 ANCHOR = Named("anchor")
@@ -73,8 +72,7 @@ class Federated(Order):
         clients, batch = me.size(AXIS) - 1, me.model.batch
         if self.weights is None:
             return [bounds(batch, client, clients) for client in range(clients)]
-        ends = [round(batch * part / sum(self.weights)) for part in accumulate(self.weights)]
-        return list(zip([0, *ends], ends))
+        return apportioned(batch, self.weights)
 
     def fractions(self, me: Rank) -> dict[int, float]:
         """The part of all data that each client has, by its position."""

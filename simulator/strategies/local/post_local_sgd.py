@@ -7,7 +7,6 @@ once they do not (Lin et al. 2020, arXiv:1808.07217).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 from ... import checks
@@ -16,6 +15,7 @@ from ...rank import Rank
 from ...rewriting import Rewrite
 from ...stack import Program, Rules
 from ...values import Grads, Params, Value
+from ..buckets import BUCKET, check_bucket
 from ..data_parallel import DataParallel
 from .replicas import Replicas, ends_round
 
@@ -41,14 +41,13 @@ class PostLocalSGD(Replicas):
     looks_after: ClassVar[tuple[type[Value], ...]] = (Grads, Params)
 
     start: int = 100
-    bucket_bytes: float = 25 * 2**20
+    bucket_bytes: float = BUCKET
     replicas: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.whole("start", self.start, of="PostLocalSGD, in steps")
-        if self.bucket_bytes != inf:
-            checks.number("bucket_bytes", self.bucket_bytes, least=0, of="0 is a bucket per block")
+        check_bucket(self.bucket_bytes)
 
     def rules(self, me: Rank) -> Rules:
         together = DataParallel(self.bucket_bytes).rules(me)

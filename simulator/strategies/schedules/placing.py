@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import accumulate
 
 from ... import checks
@@ -47,7 +47,7 @@ def owner(number: int, ranks: int, placement: str) -> int:
     return ranks - 1 - at if placement == "v" and chunk % 2 else at
 
 
-@cache
+@lru_cache(maxsize=2**13)
 def places(
     at: int, ranks: int, chunks: int, placement: str, asides: tuple[bool, ...], split: tuple[int, ...] | None = None
 ) -> tuple[Place, ...]:
@@ -88,7 +88,7 @@ def cuts(asides: Sequence[bool], stages: int) -> list[int]:
     return [0, *inner, len(asides)]
 
 
-@cache
+@lru_cache(maxsize=256)
 def allotted(blocks: int, split: tuple[int, ...]) -> tuple[int, ...]:
     """So many blocks in proportion to ``split``, at least one each: the numbers themselves where they add up.
 
