@@ -77,8 +77,8 @@ def fair_rates(graph: nx.DiGraph, flows: Sequence[Sequence[Any]]) -> list[float]
     paths = []
     for flow in checks.several("flows", flows, "a list of paths, or of pairs (source, target)"):
         nodes = checks.several("a flow", flow, "a list of the nodes that it passes, or a pair (source, target)")
-        if len(nodes) < 2:
-            raise ValueError(f"a flow goes from one node to another; got {nodes}: name two nodes or more")
+        if not nodes:
+            raise ValueError("a flow passes the nodes of its path; got none: name its source and its target")
         if len(nodes) == 2 and not graph.has_edge(*nodes):
             try:
                 nodes = nx.shortest_path(graph, *nodes)
