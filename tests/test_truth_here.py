@@ -196,7 +196,8 @@ def test_rows_survive_their_file(tmp_path: Path):
 def test_a_report_lists_every_row_and_what_was_busy(tmp_path: Path):
     busy = replace(ROW, name="server", strategy="ParameterServer()", idle=False, predicted=0.005)
     without = Row("loopback", "digits-mlp", 2, "single", "Single()", remark="runs on 1 rank")
-    text = report.write([ROW, busy, without], tmp_path, {"1gbit": "not allowed"}).read_text()
+    text = report.write([ROW, busy, without], tmp_path, 57, {"1gbit": "not allowed"}).read_text()
+    assert "Of the 57 strategies of the table 3 are here" in text
     assert "11 / 10 +10%" in text and "5 / 10 -50%†" in text and "runs on 1 rank" in text and "not allowed" in text
     assert "mean absolute error 10.0%" in text and "+1.00%" in text  # of the idle row; its bytes
     assert (tmp_path / "here-loopback.png").stat().st_size > 1000

@@ -76,6 +76,7 @@ class Log:
         self.place.board.note(0, "agreeing on the time", True)
         self.clock = agree(self.place.rank, self.place.ranks)
         self.counts = True
+        dist.barrier()  # a worker's first gradient must not come before the server counts
         with watching(self._hear, self._waited, self.place.device):
             yield
             self._synchronise()

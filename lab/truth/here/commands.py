@@ -55,13 +55,14 @@ def _parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """What the options ask for."""
     store, reasons = Store(options.out / "here.csv"), dict[str, str]()
+    strategies = distinct(rows_of(options.table))
     if not options.report:
-        strategies = distinct(rows_of(options.table))
         for network in options.networks:
             wanted = _cells(network, options, strategies)
             reasons |= _measure(network, _missing(network, wanted, store, options), store, options.runs)
     rows = store.read()
-    print(report.write(rows, options.out, reasons), report.summary(row for row in rows if row.idle), sep=": idle, ")
+    page = report.write(rows, options.out, len(strategies), reasons)
+    print(page, report.summary(row for row in rows if row.idle), sep=": idle, ")
     return 0
 
 

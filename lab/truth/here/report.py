@@ -14,13 +14,13 @@ from .rows import Row
 TARGET, WORST = 0.15, 0.35
 
 
-def write(rows: Sequence[Row], folder: Path, reasons: dict[str, str] | None = None) -> Path:
+def write(rows: Sequence[Row], folder: Path, strategies: int, reasons: dict[str, str] | None = None) -> Path:
     """Write ``here.md`` and a scatter plot for each network into a folder; gives the path of the page.
 
-    ``reasons``: why networks could not be measured.
+    ``strategies``: how many the table has, measured or not; ``reasons``: why networks could not be measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [_head(rows)]
+    parts = [_head(rows, strategies)]
     for network in dict.fromkeys(row.network for row in rows):
         mine = [row for row in rows if row.network == network]
         parts.append(_network(network, mine))
@@ -47,7 +47,8 @@ def summary(rows: Iterable[Row]) -> str:
     )
 
 
-def _head(rows: Sequence[Row]) -> str:
+def _head(rows: Sequence[Row], strategies: int) -> str:
+    measured = {row.name for row in rows}
     timed = [row for row in rows if row.error is not None]
     idle = [row for row in timed if row.idle]
     return f"""# Truth: this machine
@@ -57,9 +58,10 @@ instructions between processes (`lab.prediction.measure_here`), and every comput
 communication (`lab.profiling.profile`). What is predicted is how they meet: who waits for whom, what overlaps, what
 shares cores and links. Nothing is fitted to the rows below.
 
-{cores()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}. Of {len(timed)} measured
-rows {len(idle)} were measured while the machine was idle (other processes took less than 15 % of a core per core, and
-the host less than 2 %); the others are marked *busy*: their errors say little about the prediction.
+{cores()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}.
+Of the {strategies} strategies of the table {len(measured)} are here. Of {len(timed)} measured rows {len(idle)} were
+measured while the machine was idle (other processes took less than 15 % of a core per core, and the host less than
+2 %); the others are marked *busy*: their errors say little about the prediction.
 
 - idle: {summary(idle)}
 - busy: {summary(row for row in timed if not row.idle)}
