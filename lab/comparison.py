@@ -52,6 +52,8 @@ def pairs(
     strategies: Sequence[AnyStrategy], problem: Problem, ranks: int = 2, steps: int = 20, seed: int = 0
 ) -> list[Pair]:
     """As ``compare``, but with both Runs of each strategy."""
+    if not strategies:
+        raise ValueError("strategies are compared, one or more of them; got none: give sim.DataParallel(), or a list")
     known: dict[int, Here] = {}
     return [_pair(strategy, problem, ranks, steps, seed, known) for strategy in strategies]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +12,9 @@ from matplotlib.axes import Axes
 from simulator import checks, metrics
 from simulator.run import LossRow, Run
 
-STRATEGY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+from .drawing import A_RUN, require_axes, shortened
 
-A_RUN = "a Run, as sim.simulate(…) and lab.execute(…) give it"
+STRATEGY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 STYLES: dict[str, dict[str, Any]] = {
     "virtual": {"linestyle": "--", "linewidth": 1.5, "zorder": 3},
@@ -99,13 +98,3 @@ def _who_ends_lowest(against: str, last: Mapping[str, float]) -> str:
     best = min(last, key=lambda name: last[name] if np.isfinite(last[name]) else np.inf)
     who = f": lowest at the end is {shortened(best, 80)}, with" if len(last) > 1 else " ends at"
     return f"Loss against {against}{who} {last[best]:.3g}"
-
-
-def require_axes(ax: object) -> None:
-    """Raise ValueError unless there is something to draw into, or None."""
-    checks.kind("ax", ax, (Axes, type(None)), "one Axes of matplotlib, such as plt.subplots()[1], or None")
-
-
-def shortened(text: str, width: int) -> str:
-    """At most ``width`` characters of a text, cut between words."""
-    return textwrap.shorten(text, width, placeholder=" …")

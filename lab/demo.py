@@ -101,7 +101,8 @@ def draw(named: dict[str, Pair], folder: Path) -> None:
     from . import plots
 
     last = min(pair.virtual.steps for pair in named.values())
-    shown = range(max(0, last - SHOWN_STEPS), last)
+    first = max(0, (last - SHOWN_STEPS) // 2)  # in the midst, where all workers are busy
+    shown = range(first, min(last, first + SHOWN_STEPS))
     one_below_another(
         [plots.two_timelines(pair.virtual, pair.wall, steps=shown) for pair in named.values()], folder / "timelines.png"
     )

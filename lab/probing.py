@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -49,7 +50,10 @@ Samples = dict[int, list[float]]
 
 @dataclass(frozen=True)
 class Probe(Order):
-    """Reduce buffers of several sizes over all ranks; 0 and 1 send them to the other, who waits, then both at once."""
+    """Reduce buffers of several sizes over all ranks; 0 and 1 send them to each other.
+
+    First to one who comes later, then to one who waits, then both at once.
+    """
 
     axis: ClassVar[str | None] = "probe"
 
@@ -66,20 +70,22 @@ class Probe(Order):
                 yield AllReduce(buffer, op="sum")
                 yield WORK
                 if me.at("probe") < 2:
-                    yield from _messages(buffer, me.at("probe"))
+                    yield from _there_and_back(buffer, me.at("probe"))
+                yield Barrier()
+                yield WORK
+                if me.at("probe") < 2:
+                    yield Send(buffer, to=1 - me.at("probe"))
+                    yield Recv(buffer, source=1 - me.at("probe"))
 
 
-def _messages(buffer: Named, rank: int) -> Program:
-    """To a rank that waits, and back; then, after some work, both ways at once."""
-    mate = 1 - rank
+def _there_and_back(buffer: Named, rank: int) -> Program:
+    """From 1 to 0, who comes later, and back to 1, who waits."""
     if rank == 0:
-        yield Recv(buffer, source=mate)
-    yield Send(buffer, to=mate)
+        yield WORK
+        yield Recv(buffer, source=1)
+    yield Send(buffer, to=1 - rank)
     if rank == 1:
-        yield Recv(buffer, source=mate)
-    yield WORK
-    yield Send(buffer, to=mate)
-    yield Recv(buffer, source=mate)
+        yield Recv(buffer, source=0)
 
 
 def filled(size: int) -> object:
@@ -94,13 +100,13 @@ def measure_network(problem: Problem, ranks: int, seed: int = 0) -> Cluster:
     """This machine's processes as a flat cluster, from ``Probe``.
 
     Small messages are bimodal: most are quick, some wait for a time slice of the operating system, most of all where
-    both ends send at once. Times are those of the quickest tenth; what the others took longer becomes the cluster's
-    delays.
+    both ends send at once or the receiver comes late. Times are those of the quickest tenth; what the others took
+    longer becomes the cluster's delays.
     """
     if ranks == 1:
         return Cluster.flat(1, bandwidth=1e9, name="1 process on this machine")
     run = execute(Probe(), problem, ranks, STEPS, seed, progress=False)
-    sending, arriving, reducing = _sends(run), _arrivals(run), _reductions(run)
+    (sending, crossed), (arriving, late), reducing = _sends(run), _arrivals(run), _reductions(run)
     message, sent_byte = _line(sending)
     latency, per_byte = _line(arriving)
     fixed, per_reduced = _line({int(critical_bytes(AllReduce, ranks, size)): t for size, t in reducing.items()})
@@ -110,9 +116,11 @@ def measure_network(problem: Problem, ranks: int, seed: int = 0) -> Cluster:
         message=message,
         message_byte=sent_byte + (per_byte - min(per_reduced or per_byte, per_byte)),
         rendezvous=True,
-        send_delays=_delays(sending),
-        message_delays=_delays(arriving),
-        collective_delays=_delays({size: found for size, found in reducing.items() if size > min(reducing)}),
+        send_delays=_delays(sending, message, sent_byte),
+        crossed_delays=_delays(crossed, message, sent_byte),
+        message_delays=_delays(arriving, latency, per_byte),
+        late_delays=_delays(late, 2 * latency, per_byte),
+        collective_delays=_slower({size: found for size, found in reducing.items() if size > min(reducing)}),
     )
     bandwidth = 1 / min(per_reduced or per_byte, per_byte)
     name = f"{ranks} processes on this machine, as measured"
@@ -143,23 +151,40 @@ def _timed(run: Run, name: str, rank: int | None = None) -> dict[tuple[int, int]
     return found
 
 
-def _sends(run: Run) -> Samples:
-    """What a Send takes of the sender's time."""
-    found: Samples = defaultdict(list)
-    for (size, _), spans in _timed(run, "Send").items():
-        found[size] += [span.end - span.start for span in spans]
-    return found
-
-
-def _arrivals(run: Run) -> Samples:
-    """From when a message was sent and its receiver waited for it, until the receiver goes on."""
-    found: Samples = defaultdict(list)
+def _pairs(run: Run) -> Iterator[tuple[int, list[tuple[Span, Span, Span | None]]]]:
+    """By size: each Send, the Recv that takes it, and the Send of the other end at that time, if there is one."""
     for source, target in ((0, 1), (1, 0)):
-        sent, received = _timed(run, "Send", source), _timed(run, "Recv", target)
+        sent, back, received = _timed(run, "Send", source), _timed(run, "Send", target), _timed(run, "Recv", target)
         for key in sent.keys() & received.keys():
-            pairs = zip(sent[key], received[key])
-            found[key[0]] += [max(0.0, taken.end - max(put.end, taken.start)) for put, taken in pairs]
-    return found
+            yield key[0], [
+                (put, taken, next((other for other in back[key] if _overlap(put, other)), None))
+                for put, taken in zip(sent[key], received[key])
+            ]
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def _sends(run: Run) -> tuple[Samples, Samples]:
+    """What a Send takes of the sender's time, alone and while the other end sends."""
+    alone: Samples = defaultdict(list)
+    crossed: Samples = defaultdict(list)
+    for size, pairs in _pairs(run):
+        for put, _, other in pairs:
+            (crossed if other else alone)[size].append(put.end - put.start)
+    return alone, crossed
+
+
+def _arrivals(run: Run) -> tuple[Samples, Samples]:
+    """From when a message was sent and its receiver waits for it, until the receiver goes on: if it waits, if late."""
+    waited: Samples = defaultdict(list)
+    late: Samples = defaultdict(list)
+    for size, pairs in _pairs(run):
+        for put, taken, _ in pairs:
+            found = late if taken.start > put.start else waited
+            found[size].append(max(0.0, taken.end - max(put.end, taken.start)))
+    return waited, late
 
 
 def _reductions(run: Run) -> Samples:
@@ -178,7 +203,14 @@ def _line(samples: Samples, quantile: float = 0.1) -> tuple[float, float]:
     return max(float(intercept), 0.0), max(float(slope), 0.0)
 
 
-def _delays(samples: Samples) -> tuple[float, ...]:
+def _delays(samples: Samples, fixed: float, per_byte: float) -> tuple[float, ...]:
+    """What each took longer than a quick one of its size."""
+    return tuple(
+        max(0.0, seconds - fixed - size * per_byte) for size, found in sorted(samples.items()) for seconds in found
+    )
+
+
+def _slower(samples: Samples) -> tuple[float, ...]:
     """What each took longer than the quickest tenth of its size."""
     return tuple(
         max(0.0, seconds - float(np.quantile(found, 0.1))) for _, found in sorted(samples.items()) for seconds in found

@@ -26,6 +26,8 @@ HEADER = 40
 EMPTY = -1
 """In the place of the key: a message without a value."""
 MOST_SENDS = 256  # sends to a rank that has not said that it took them; beyond, the sender waits for the oldest
+
+
 @dataclass(frozen=True)
 class Arrived:
     """A message: who sent it, its version, and what it holds; nothing at all when it is empty."""
@@ -75,8 +77,7 @@ class Letters:
             return self._keep(send)
         payload = _bytes(self.tensors.read(send.value).detach())
         size = payload.numel()
-        # Letters are used again: fresh memory can cost more than sending it (some milliseconds for a megabyte).
-        letter = self.spare[size].pop() if self.spare[size] else torch.empty(HEADER + size, dtype=torch.uint8)
+        letter = self._letter(size)
         empty = isinstance(send.value, Nothing)
         key = _key(name_of(send))
         letter[HEADER:] = payload
@@ -87,6 +88,13 @@ class Letters:
             self.sent[target] += 1
         self._reclaim(target, self.sent[target] - MOST_SENDS)
         return float(size)
+
+    def _letter(self, size: int) -> torch.Tensor:
+        """Room for a message. Letters are used again: fresh memory can cost more than sending it does."""
+        with self.lock:  # streams send too, each in a thread of its own
+            if self.spare[size]:
+                return self.spare[size].pop()
+        return torch.empty(HEADER + size, dtype=torch.uint8)
 
     def _reclaim(self, target: int, taken: int) -> None:
         """Take back the letters up to a number, which their receiver has had, or has to have now."""
@@ -169,4 +177,3 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 def _key(value: Value) -> int:
     """The tag by which gloo matches a message and a receive: 31 bits."""
     return crc32(str(value).encode()) & 0x7FFFFFFF
-

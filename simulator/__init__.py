@@ -11,7 +11,8 @@ from . import compression, failures, noise, noise_scale, rules, schedules, theor
 from .balancing import balanced, balanced_stages
 from .catalog import device, devices
 from .checking import listing, validate
-from .cluster import Cluster, Device, Overheads, cluster
+from .cluster import Cluster, Device, Overheads
+from .clusters.named import cluster
 from .errors import DivergedError, OutOfMemoryError, ProgramError, RankError, RunFileError
 from .fairness import fair_rates
 from .footprint import Footprint

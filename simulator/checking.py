@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from . import checks
-from .cluster import check_ranks, cluster
+from .cluster import check_ranks
+from .clusters.named import cluster
 from .errors import ProgramError
 from .folding import Folding, Programs, on_cluster, programs
 from .hazards import Hazard, InFlight

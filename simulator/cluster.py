@@ -11,66 +11,19 @@ from typing import TYPE_CHECKING, Any
 from . import checks
 from .clusters.device import Device
 from .clusters.graph import Graph, built, directed, hops, whole
+from .clusters.knobs import check_ranks, device_of, instead, many
+from .clusters.overheads import Overheads
 from .clusters.slowed import Where, slowed
 from .clusters.star import Star
 from .clusters.subset import subset
 from .clusters.wiring import Link, Speed, Wiring
-from .spans import COMPUTE
-from .work import Measured
 
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["ALGORITHMS", "Cluster", "Device", "Link", "Overheads", "check_ranks", "cluster"]
+__all__ = ["ALGORITHMS", "Cluster", "Device", "Link", "Overheads", "check_ranks"]
 
 ALGORITHMS = ("ring", "tree", "hierarchical", "direct", "auto")
-KNOBS = ("device", "devices", "algorithm", "library", "overheads")
-"""What every way to make a cluster takes."""
-
-
-@dataclass(frozen=True)
-class Overheads:
-    """What a real machine adds to latency and bandwidth; nothing unless measured.
-
-    - ``collective`` [s]: before a collective moves its first byte. ``collectives``: what it was measured to be for some
-      types and numbers of members, by the bytes that pass one rank's link; it stands in the place of ``collective``.
-    - ``message`` [s], ``message_byte`` [s/B]: what a Send takes of the sender's time, and what each of its bytes does.
-    - ``rendezvous``: bytes move only when the receiver waits, as with gloo: who waits late pays one latency more.
-    - ``beside`` [s]: what a collective or a Recv takes longer on a stream, beside a program that computes: threads of
-      an interpreter wait for each other.
-    - ``send_delays``, ``message_delays``, ``collective_delays`` [s]: extra delays, as often as they were measured;
-      every Send, message on its way, or collective draws one with the seed of the run. Operating systems make them.
-    """
-
-    collective: float = 0.0
-    message: float = 0.0
-    message_byte: float = 0.0
-    rendezvous: bool = False
-    send_delays: tuple[float, ...] = ()
-    message_delays: tuple[float, ...] = ()
-    collective_delays: tuple[float, ...] = ()
-    collectives: tuple[tuple[str, int, Measured], ...] = ()
-    beside: float = 0.0
-
-    @property
-    def random(self) -> bool:
-        """Whether something is drawn."""
-        return bool(self.send_delays or self.message_delays or self.collective_delays)
-
-    def on(self, stream: str) -> float:
-        """What something takes longer on a stream than in the program itself [s]."""
-        return 0.0 if stream == COMPUTE else self.beside
-
-    def before(self, kind: type[object], members: int, size: float) -> float:
-        """Seconds before a collective moves its first byte; ``size`` [B] is what passes one rank's link.
-
-        >>> from simulator import AllReduce
-        >>> measured = Measured(((8.0, 1e-3), (1008.0, 2e-3)))
-        >>> Overheads(collectives=(("AllReduce", 2, measured),)).before(AllReduce, 2, 508.0)
-        0.0015
-        """
-        known = next((work for name, n, work in self.collectives if name == kind.__name__ and n == members), None)
-        return self.collective if known is None else known.of(size, Device())
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +46,7 @@ class Cluster:
     ranks: int
     wiring: Wiring
     device: Device = field(default_factory=Device)
-    overheads: Overheads = Overheads()
+    overheads: Overheads = field(default_factory=Overheads)
     devices: tuple[Device, ...] = ()
     algorithm: str = "ring"
     library: str | None = None
@@ -110,9 +63,9 @@ class Cluster:
                 f"a cluster has as many ranks as its wiring; got ranks={self.ranks} on a wiring of"
                 f" {self.wiring.ranks}: make another cluster, or take some of its ranks with cluster.subset(range(…))"
             )
-        object.__setattr__(self, "device", _device(self.device))
+        object.__setattr__(self, "device", device_of(self.device))
         every = checks.several("devices", self.devices, "a sequence of Devices, one for each rank")
-        object.__setattr__(self, "devices", tuple(map(_device, every)))
+        object.__setattr__(self, "devices", tuple(map(device_of, every)))
         if self.devices and len(self.devices) != self.ranks:
             raise ValueError(f"devices has one for each of {self.ranks} ranks; got {len(self.devices)}")
         if self.algorithm not in ALGORITHMS:
@@ -146,7 +99,7 @@ class Cluster:
             bandwidth = checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
         latency = checks.number("latency", latency, least=0, of="in seconds")
         each = (Speed(bandwidth, latency / 2),)
-        name = name or f"{ranks} ranks on one switch, {bandwidth:g} B/s, {latency:g} s"
+        name = name or f"{many(ranks)} on one switch, {bandwidth:g} B/s, {latency:g} s"
         given = {"device": device or Device(), "overheads": overheads or Overheads(), **knobs}
         return instead(cls(name, ranks, Star(ranks, each, each)), given)
 
@@ -235,63 +188,3 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"<Cluster of {self.ranks} rank{'s' if self.ranks > 1 else ''}: {self.name}>"
-
-
-def _device(one: Device | str) -> Device:
-    """A device, or the one of the catalogue that has this key."""
-    if isinstance(one, str):
-        from .catalog import device
-
-        return device(one)
-    checks.kind("device", one, Device, 'a Device, or the key of one, such as "a100-sxm-80gb"')
-    return one
-
-
-def instead(cluster: Cluster, knobs: Mapping[str, Any]) -> Cluster:
-    """A cluster with some of the ``KNOBS`` in the place of its own. Raises ValueError for others.
-
-    ``device`` is one for all ranks, whatever they had, or a list with one for each; ``library=None`` is none.
-
-    >>> two = instead(Cluster.flat(2, 1e9), dict(device=["a100-sxm-80gb", "h100-sxm"], algorithm="tree"))
-    >>> two.device_of(1).name, two.algorithm
-    ('NVIDIA H100 SXM', 'tree')
-    """
-    if unknown := [name for name in knobs if name not in KNOBS]:
-        raise ValueError(f"every cluster takes {', '.join(KNOBS)}; got {', '.join(unknown)}")
-    fields = dict(knobs)
-    if "device" in fields:
-        chosen = fields["device"]
-        every = tuple(chosen) if isinstance(chosen, (list, tuple)) and chosen else (chosen,)
-        fields = {"devices": every if len(every) > 1 else (), **fields, "device": every[0]}
-    return replace(cluster, **fields) if fields else cluster
-
-
-def check_ranks(ranks: int) -> int:
-    """Refuse what is no number of ranks."""
-    return checks.whole("ranks", ranks, least=1)
-
-
-def cluster(
-    name: str,
-    ranks: int | None = None,
-    device: Device | str | Sequence[Device] | None = None,
-    algorithm: str | None = None,
-    overheads: Overheads | None = None,
-    **knobs: Any,
-) -> Cluster:
-    """A cluster by name; ``clusters.presets.presets()`` lists names and knobs.
-
-    - ``ranks``: how many, where the preset does not count ``nodes``.
-    - ``device``: what computes, instead of the preset's own; a name from the catalogue, or one for each rank.
-    - ``algorithm``, ``overheads``: as of a Cluster, instead of the preset's own.
-    - ``knobs``: of the preset; and ``library``, ``devices``, as of a Cluster, instead of its own.
-
-    >>> print(cluster("ideal", ranks=4), cluster("dgx-h100", nodes=2).ranks, sep=", ")
-    4 ranks on an ideal network, 16
-    >>> cluster("single-switch", ranks=4, library="nccl").library, cluster("dgx-h100", nodes=2, library=None).library
-    ('nccl', None)
-    """
-    from .clusters.presets import made
-
-    given: Mapping[str, Any] = dict(ranks=ranks, device=device, algorithm=algorithm, overheads=overheads)
-    return made(name, {**{key: value for key, value in given.items() if value is not None}, **knobs})

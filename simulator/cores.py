@@ -139,7 +139,7 @@ class Copying:
         self.cores, self.share, self.env = cores, share, cores.machine.env
 
     def start(
-        self, path: Mapping[Link, float], size: float, done: Callable[[], None], exclusive: bool = False
+        self, path: Mapping[Link, float], size: float, done: Callable[[], None], exclusive: object = None
     ) -> None:
         """Move ``size`` bytes over all links of a path, over some of them several times."""
         bandwidth = self.cores.machine.cluster.bandwidth

@@ -60,18 +60,25 @@ def of_pass(instruction: Instruction, block: Block, samples: float, device: Devi
     """The time of one microbatch of so many samples through a block, or through a half or a part of it."""
     if isinstance(instruction, Forward):
         return _issued([block.forward], samples, device)
-    if isinstance(instruction, ForwardPart):
-        works = [part.forward for part in block.parts]
-        return works[instruction.at].of(samples, device) * _waiting(works, samples, device)
-    if isinstance(instruction, BackwardPart):
-        works = [part.backward for part in block.parts]
-        return works[instruction.at].of(samples, device) * _waiting(works, samples, device)
+    if isinstance(instruction, (ForwardPart, BackwardPart)):
+        return _of_part(instruction, block, samples, device)
     again = _issued([block.forward], samples, device) if block.recomputes else 0.0
     whole = _issued([block.backward], samples, device)
     if isinstance(instruction, Backward):
         return again + whole
     weight = block.later.of(samples, device) * _waiting([block.backward], samples, device)
     return weight if isinstance(instruction, BackwardWeight) else again + whole - weight
+
+
+def _of_part(instruction: ForwardPart | BackwardPart, block: Block, samples: float, device: Device) -> float:
+    """The time of one part, which waits with all others where a program is slow to issue them."""
+    goes = isinstance(instruction, ForwardPart)
+    mine = block.parts[instruction.at]
+    seconds = (mine.forward if goes else mine.backward).of(samples, device)
+    if not device.dispatch:
+        return seconds
+    works = [part.forward if goes else part.backward for part in block.parts]
+    return seconds * _waiting(works, samples, device)
 
 
 def _issued(works: Sequence[Work], samples: float, device: Device) -> float:

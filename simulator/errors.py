@@ -61,3 +61,11 @@ class RankError(RuntimeError):
 
 class CannotFold(Exception):
     """Ranks were taken for alike that are not, so all must be simulated; the simulator catches it itself."""
+
+
+class Uneven(CannotFold):
+    """Ranks can fold if those are told apart whose places along ``axis`` have different ``marks``, one a place."""
+
+    def __init__(self, axis: str, marks: tuple[int, ...]):
+        self.axis, self.marks = axis, marks
+        super().__init__("a collective that loads its members' links unevenly shares links with other bytes")

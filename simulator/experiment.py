@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .cluster import Cluster
+from .errors import Uneven
 from .facts import Facts
-from .folding import Folding
+from .folding import Folding, Programs, folded
 from .holdings import assemble, firsts, replicas
 from .memory import Text
 from .model import Model
@@ -71,6 +72,20 @@ class Experiment:
         """The ranks that are simulated."""
         rule = rule_of(self.whole, self.workload)
         return [Rank(self.whole, rank, self.cluster.ranks, self.model, self.steps, rule) for rank in folding.leaders]
+
+    def run_folded(self, told: Programs, few: bool) -> Run:
+        """Run it with ranks that behave alike once: by what is ``told`` of them, and by what links turn out to carry.
+
+        Raises CannotFold where that does not give the same times.
+        """
+        uneven: list[Uneven] = []
+        while True:
+            try:
+                return self.run(folded(told, self.whole, self.cluster, few, self.noise, uneven))
+            except Uneven as found:
+                if any((found.axis, found.marks) == (one.axis, one.marks) for one in uneven):
+                    raise
+                uneven.append(found)
 
     def run(self, folding: Folding) -> Run:
         """Run it from the beginning to its end."""

@@ -79,16 +79,16 @@ def fair_rates(graph: nx.DiGraph, flows: Sequence[Sequence[Any]]) -> list[float]
         nodes = checks.several("a flow", flow, "a list of the nodes that it passes, or a pair (source, target)")
         if not nodes:
             raise ValueError("a flow passes the nodes of its path; got none: name its source and its target")
-        if len(nodes) == 2 and not graph.has_edge(*nodes):
-            try:
+        try:
+            if len(nodes) == 2 and not graph.has_edge(*nodes):
                 nodes = nx.shortest_path(graph, *nodes)
-            except (nx.NodeNotFound, nx.NetworkXNoPath) as error:
-                told = f"a flow goes from a node of the graph to one that it reaches; {flow!r} does not: {error}"
-                raise ValueError(told) from None
+            paths.append(Counter(pairwise(nodes)))
+        except (nx.NodeNotFound, nx.NetworkXNoPath, TypeError) as error:  # TypeError: what has no hash is no node
+            told = f"a flow goes from a node of the graph to one that it reaches; {flow!r} does not: {error}"
+            raise ValueError(told) from None
         for link in pairwise(nodes):
             if not graph.has_edge(*link):
                 raise ValueError(f"a flow follows the graph's edges; {link[0]!r} -> {link[1]!r} is none")
-        paths.append(Counter(pairwise(nodes)))
     return max_min(paths, lambda link: _bandwidth(link, graph.edges[link]))
 
 

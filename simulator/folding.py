@@ -15,7 +15,7 @@ from math import inf
 from typing import TypeVar, cast
 
 from .cluster import Cluster, Link
-from .errors import CannotFold
+from .errors import CannotFold, Uneven
 from .noise import Noise
 from .observed import Question, Watched, answer, axis_of, load
 from .program import Broadcast, Collective, Instruction, Recv, Send, Start
@@ -135,19 +135,28 @@ def _agree(first: Rank, ranks: list[Rank], questions: set[Question]) -> list[Ran
     return ranks
 
 
-def folded(told: Programs, whole: Stack, cluster: Cluster, few: bool = False, noise: Noise | None = None) -> Folding:
+def folded(
+    told: Programs,
+    whole: Stack,
+    cluster: Cluster,
+    few: bool = False,
+    noise: Noise | None = None,
+    uneven: Sequence[Uneven] = (),
+) -> Folding:
     """Which ranks are simulated: all where they are not many, unless a ``few`` may be folded too, and wherever each of
-    them may have its own luck.
+    them may have its own luck. ``uneven``: what else tells them apart.
     """
     overheads = cluster.overheads
     if (cluster.ranks <= EVERY and not few) or overheads.random:
         return apart(cluster.ranks)
-    return on_cluster(told, whole, cluster, noise)
+    return on_cluster(told, whole, cluster, noise, uneven)
 
 
-def on_cluster(told: Programs, whole: Stack, cluster: Cluster, noise: Noise | None = None) -> Folding:
-    """Sort further those who say the same: by device, by links and by luck, as far as these are known before; and by
-    those with whom they communicate, and how far away.
+def on_cluster(
+    told: Programs, whole: Stack, cluster: Cluster, noise: Noise | None = None, uneven: Sequence[Uneven] = ()
+) -> Folding:
+    """Sort further those who say the same: by device, by links and by luck, as far as these are known before; by those
+    with whom they communicate, and how far away; and by what is ``uneven``.
     """
     sorts: dict[Hashable, int] = {}
     wiring, nothing = cluster.wiring, repeat(None)
@@ -158,6 +167,10 @@ def on_cluster(told: Programs, whole: Stack, cluster: Cluster, noise: Noise | No
     outlines = {axis: [wiring.outline(line) for line in found] for axis, found in lines.items()}
     if any(one is None for found in outlines.values() for one in found):
         return apart(cluster.ranks)
+    for one in uneven:
+        marks = {rank: mark for line in lines[one.axis] for rank, mark in zip(line, one.marks)}
+        sorts = {}
+        of = [sorts.setdefault((leader, marks[rank]), rank) for rank, leader in enumerate(of)]
     many = 0
     while many < len(set(of)):
         many = len(set(of))
@@ -212,6 +225,13 @@ def narrowed(
     alike = all(_close(one, most[leader]) for leader, found in loads.items() for one in found)
     pairs = ((link, load) for leader, mine in most.items() for link, load in zip(cluster.wiring.private(leader), mine))
     return {link: load for link, load in pairs if load}, alike
+
+
+def told_apart(cluster: Cluster, members: Sequence[int], path: Mapping[Link, float]) -> tuple[int, ...]:
+    """A number for each member, the same for those whose own links a collective's bytes load alike."""
+    sorts: dict[tuple[str, ...], int] = {}
+    loads = (tuple([f"{path.get(link, 0.0):.9g}" for link in cluster.wiring.private(member)]) for member in members)
+    return tuple([sorts.setdefault(load, len(sorts)) for load in loads])
 
 
 def _close(some: Sequence[float], others: Sequence[float]) -> bool:

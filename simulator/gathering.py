@@ -84,7 +84,7 @@ class Gathering:
         planner = None if cluster.plain else planned
         places = [thread.state.me.position(folding.of[member], over) for member in members]
         plain = self.plain.setdefault(members, Plain(cluster, members))
-        communicator = Communicator(Links(cluster, folding, members, places), plain, planner, planned)
+        communicator = Communicator(Links(cluster, folding, over, members, places), plain, planner, planned)
         for leader in communicator.leaders:
             self.known[over, thread.stream, leader] = communicator
         return communicator
@@ -115,7 +115,7 @@ class Gathering:
         if n > 1:
             overheads, stream = machine.cluster.overheads, meeting.arrivals[0][0].stream
             before = overheads.before(type(instruction), n, size if meeting.plan is None else passing)
-            start += before + overheads.on(stream) + machine.collective_delay()
+            start += before + overheads.on(stream) + machine.delays.collective()
         self._pass(communicator, meeting, stages, passing, start + filling)
 
     def _stages(self, communicator: Communicator, meeting: Meeting, size: float) -> tuple[Stages, float, float]:
@@ -159,7 +159,7 @@ class Gathering:
                 self._end(communicator, meeting, now)
 
         def move() -> None:
-            machine.network.start(path, size, machine.drained(done), exclusive=id(path) in communicator.links.rough)
+            machine.network.start(path, size, machine.drained(done), exclusive=communicator.links.rough.get(id(path)))
 
         if size and path:
             # Only what is on the network must agree with the simulation's time; the rest may run ahead.

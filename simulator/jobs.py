@@ -11,6 +11,7 @@ import simpy
 from . import checks
 from .checking import AnyStrategy
 from .cluster import Cluster
+from .clusters.knobs import check_cluster
 from .experiment import Experiment
 from .folding import apart
 from .model import Model
@@ -53,6 +54,7 @@ class Job:
         object.__setattr__(self, "ranks", tuple(checks.whole("ranks", rank, of="a Job") for rank in every))
         checks.owned(self)
         checks.number("start", self.start, least=0, of="in seconds")
+        checks.whole("steps", self.steps, least=1, of="a Job")
         checks.kind("noise", self.noise, (Noise, NoneType), "a law such as noise.gamma(shape=4), or None")
         stack(self.strategy)
         check_workload(self.workload)
@@ -78,7 +80,7 @@ def simulate_jobs(jobs: Sequence[Job], cluster: Cluster, detail: str = "flow", f
     >>> [run.ranks for run in runs], [round(run.makespan, 6) for run in runs], runs[1].spans[0].start
     ([2, 2], [60.04, 60.04], 5.0)
     """
-    checks.kind("cluster", cluster, Cluster, 'a Cluster, as in cluster("ideal", ranks=4)')
+    check_cluster(cluster)
     if detail not in DETAILS:
         raise ValueError(f"detail is one of {', '.join(map(repr, DETAILS))}; got detail={detail!r}")
     jobs = checks.several("jobs", jobs, JOBS)

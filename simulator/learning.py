@@ -184,10 +184,12 @@ class Tensors:
                 f"the function of a Compute gives a tensor for each of its {len(compute.writes)} writes; {compute}"
                 f" gave {', '.join(type(result).__name__ for result in results) or 'none'}"
             )
-        read = {self.read(value).untyped_storage().data_ptr() for value in compute.reads}
+        known = {self.read(value).untyped_storage().data_ptr() for value in compute.reads}
         for value, tensor in zip(compute.writes, results):
-            # What a function passes on from its arguments is copied: they may change, or be sent on.
-            self.write(value, tensor.clone() if tensor.untyped_storage().data_ptr() in read else tensor)
+            # What a function passes on from its arguments, or gives twice, is copied: it may change, or be sent on.
+            place = tensor.untyped_storage().data_ptr()
+            self.write(value, tensor.clone() if place in known else tensor)
+            known.add(place)
 
     def _measure(self, measure: Measure) -> None:
         function: Any = measure.function

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .cluster import Cluster, Link
+from .errors import Uneven
 from .fairness import Path
-from .folding import Folding, narrowed
-from .plans import Plan
+from .folding import Folding, narrowed, told_apart
+from .plan import Plan
 
 Stages = tuple[tuple[float, Mapping[Link, float]], ...]
 
@@ -16,14 +17,16 @@ class Links:
     """Of the ``members`` of a group; ``leaders`` are those who are simulated in their places.
 
     By position, ``of`` is that rank, and ``places`` says in which position it stands itself.
-    Paths in ``rough`` are exact only where nothing else passes.
+    Paths in ``rough`` are exact only where nothing else passes; what is raised where something does.
     """
 
-    def __init__(self, cluster: Cluster, folding: Folding, members: Sequence[int], places: Sequence[int]):
-        self.cluster, self.folding, self.members, self.places = cluster, folding, members, places
+    def __init__(
+        self, cluster: Cluster, folding: Folding, axis: str, members: Sequence[int], places: Sequence[int]
+    ):
+        self.cluster, self.folding, self.axis, self.members, self.places = cluster, folding, axis, members, places
         self.of = [folding.of[member] for member in members]
         self.leaders = tuple(dict.fromkeys(self.of))
-        self.rough: set[int] = set()
+        self.rough: dict[int, Uneven] = {}
         self._narrow: dict[int, tuple[Path, Path]] = {}
         self._stages: dict[int, tuple[Plan, Stages]] = {}
         self._uneven: dict[int, list[int]] = {}
@@ -52,5 +55,5 @@ class Links:
             found, exact = narrowed(self.cluster, self.members, self.folding.of, path)
             self._narrow[id(path)] = path, found
             if not exact:
-                self.rough.add(id(found))
+                self.rough[id(found)] = Uneven(self.axis, told_apart(self.cluster, self.members, path))
         return self._narrow[id(path)][1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from .fairness import Path
@@ -23,6 +24,7 @@ class Channel:
         self.queue: deque[Parcel] = deque()
         self.busy = False
         self.last = 0.0
+        self.sending = (-inf, -inf)
 
 
 class Mail:
@@ -51,12 +53,20 @@ class Mail:
         overheads = self.machine.cluster.overheads
         self.machine.folding.ensure_foreseen(state.me, send.over, place=True)
         channel = self._channel(parcel.source, state.me.peer(send.over, send.to))
-        spent = overheads.message + parcel.size * overheads.message_byte + self.machine.send_delay()
+        spent = overheads.message + parcel.size * overheads.message_byte
+        spent += self._delay(channel, parcel, thread.clock, thread.clock + spent)
         if spent:  # where a Send takes its sender's time, that time is what is seen of it, as on real ranks
             parcel.seen = True
             self._observe(channel, parcel, thread.clock, thread.clock + spent)
         thread.clock += spent
         self.machine.at(thread.clock, lambda: self._push(channel, parcel))
+
+    def _delay(self, channel: Channel, parcel: Parcel, start: float, end: float) -> float:
+        """What holds a Send up that would take from ``start`` to ``end``, most of all if the other end sends then."""
+        parcel.sent, channel.sending = start, (start, end)
+        back = self.channels.get((channel.target, channel.source))
+        crossed = back is not None and back.sending[0] < end and start < back.sending[1]
+        return self.machine.delays.crossed() if crossed else self.machine.delays.send()
 
     def _channel(self, source: int, target: int) -> Channel:
         channel = self.channels.get((source, target))
@@ -87,7 +97,7 @@ class Mail:
                     state.offers.append(channel)
                     return
                 parcel, wanted = agreed
-                wanted.parcel = parcel
+                wanted.parcel, parcel.late = parcel, wanted.posted > parcel.sent
                 start = wanted.posted + channel.latency
             channel.busy = True
             channel.queue.remove(parcel)
@@ -109,7 +119,8 @@ class Mail:
                 self._observe(channel, parcel, start, now)
             channel.busy = False
             # Delayed or not, messages from one rank to another arrive in the order in which they were sent.
-            channel.last = parcel.time = max(channel.last, now + channel.latency + machine.message_delay())
+            delay = machine.delays.late() if parcel.late else machine.delays.message()
+            channel.last = parcel.time = max(channel.last, now + channel.latency + delay)
             machine.at(parcel.time, lambda: self._deliver(channel.target, parcel))
 
         def done_later() -> None:

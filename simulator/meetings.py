@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .links import Links
 from .plain import Plain
-from .plans import Plan, Planner
+from .plan import Plan
+from .plans import Planner
 from .playing import Play
 from .program import AllToAll, Collective
 from .threads import Decoded, Thread

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import cast
 
 from .checking import AnyStrategy
-from .cluster import check_ranks
+from .cluster import Cluster, check_ranks
 from .folding import Programs, alike
 from .footprint import Footprint, Moment
 from .ledger import Ledger, Said
@@ -83,6 +83,8 @@ def memory(
     """
     whole = stack(strategy)
     check_workload(workload)
+    if isinstance(ranks, (str, Cluster)):
+        raise ValueError(f"memory follows from the program alone, so ranks is their number; got {ranks}: give ranks=16")
     return read(Text(whole, model_of(workload), check_ranks(ranks), rule_of(whole, workload) or rule), precision)
 
 
@@ -115,6 +117,19 @@ class Text:
 
         return [one.most.total for one in settled(self)]
 
+    def of(self, rank: int) -> RankMemory:
+        """The memory of one rank. Raises ValueError as ``memory`` does."""
+        self.ensure_static()
+        return alone(self, rank)
+
+    def ensure_static(self) -> None:
+        """Raise ValueError where the program has no text before it runs."""
+        if not self.stack.order.static:
+            raise ValueError(
+                f"memory is read from the text of a program; that of {self.stack} depends on what its instructions"
+                " give: take a synchronous strategy"
+            )
+
 
 def alone(text: Text, rank: int = 0) -> RankMemory:
     """The memory of one rank of a program that is a text."""
@@ -126,11 +141,7 @@ def alone(text: Text, rank: int = 0) -> RankMemory:
 @remembered(16)
 def read(text: Text, precision: Precision | None = None) -> tuple[RankMemory, ...]:
     """The memory of every rank; ranks that do the same with as much are walked once."""
-    if not text.stack.order.static:
-        raise ValueError(
-            f"memory is read from the text of a program; that of {text.stack} depends on what its instructions give:"
-            " take a synchronous strategy"
-        )
+    text.ensure_static()
     text.stack.check(text.ranks, text.model)
     text = text.complete()
     reader = Reader(text, precision or text.precision)

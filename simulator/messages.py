@@ -75,4 +75,4 @@ class Messages:
     def _delay(self, meeting: Meeting, kind: type[Collective], n: int, size: float) -> float:
         """What the software takes, however late a member is."""
         overheads, stream = self.machine.cluster.overheads, meeting.arrivals[0][0].stream
-        return overheads.before(kind, n, size) + overheads.on(stream) + self.machine.collective_delay()
+        return overheads.before(kind, n, size) + overheads.on(stream) + self.machine.delays.collective()

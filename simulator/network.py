@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 import simpy
 
-from .errors import CannotFold
+from .errors import Uneven
 from .fairness import Path, max_min
 
 
 class Flow:
     """Bytes under way: what is left of them, and what happens when the last one leaves.
 
-    ``most`` [B/s]: as fast as it can be, even alone.
+    ``most`` [B/s]: as fast as it can be, even alone. ``ends`` [s]: when the last one leaves, at this rate.
     """
 
-    __slots__ = ("alarm", "changed", "done", "exclusive", "left", "most", "over", "path", "rate", "size")
+    __slots__ = ("alarm", "changed", "done", "ends", "exclusive", "left", "most", "over", "path", "rate", "size")
 
     def __init__(self, path: Path, most: float, size: float, done: Callable[[], None], now: float):
         self.path, self.most, self.size, self.left, self.done = path, most, size, size, done
-        self.rate, self.changed, self.over = 0.0, now, False
+        self.rate, self.changed, self.ends, self.over = 0.0, now, inf, False
         self.alarm: object = None
-        self.exclusive = False
+        self.exclusive: Uneven | None = None
 
     def advance(self, now: float) -> None:
         """What has left since the rate last changed."""
@@ -41,7 +42,7 @@ class Network:
 
     Only flows that share a link, or share one with a flow that does, change each other's rates: a start or an end costs
     what its neighbours cost, however many flows there are elsewhere. A link that could carry all its flows as fast as
-    each can be does not count as shared.
+    each can be does not count as shared. Of flows that share links the first to end has an alarm, which is for all.
     """
 
     def __init__(self, env: simpy.Environment, capacity: Callable[[Any], float]):
@@ -53,12 +54,12 @@ class Network:
         self.reserved: dict[Any, Callable[[], None]] = {}
 
     def start(
-        self, path: Path, size: float, done: Callable[[], None], exclusive: bool = False, most: float = inf
+        self, path: Path, size: float, done: Callable[[], None], exclusive: Uneven | None = None, most: float = inf
     ) -> None:
         """Begin to move ``size`` bytes along ``path``; calls ``done`` when the last has left.
 
         ``most`` [B/s]: never faster, even alone.
-        ``exclusive``: its loads are right only as long as it shares no link; CannotFold is raised when it does.
+        ``exclusive``: what is raised when it shares a link, as long as it does not its loads are right; None: always.
         """
         if not size >= 0:
             raise ValueError(f"a flow moves 0 bytes or more; got {size}")
@@ -111,13 +112,13 @@ class Network:
         self._share([flow for flow in started if not flow.over])
 
     def _share(self, changed: Sequence[Flow]) -> None:
-        """Give flows and all that share with them their rates, and wake up when each of them ends."""
+        """Give flows and all that share with them their rates, and wake up when the first of them ends."""
         seen: dict[Flow, None] = {}
         for flow in changed:
             if flow not in seen:
-                together = self._together(flow)
+                together, links = self._together(flow)
                 seen |= together
-                self._set_rates(list(together))
+                self._set_rates(list(together), links)
 
     def _enter(self, flow: Flow) -> None:
         for link, times in flow.path.items():
@@ -134,46 +135,66 @@ class Network:
         """Whether the flows over a link would have more of it than there is."""
         return len(self.users[link]) > 1 and self.wanted[link] > self.capacity(link) * (1 + 1e-9)
 
-    def _together(self, first: Flow) -> dict[Flow, None]:
-        found, todo, links = {first: None}, [first], set()
+    def _together(self, first: Flow) -> tuple[dict[Flow, None], set[Any]]:
+        """A flow and all that share with it, and the links by which they do."""
+        found, todo, seen, limits = {first: None}, [first], set(), set()
         while todo:
             for link in todo.pop().path:
-                if link not in links and self._limits(link):
-                    links.add(link)
+                if link in seen:
+                    continue
+                seen.add(link)
+                if self._limits(link):
+                    limits.add(link)
                     todo += [flow for flow in self.users[link] if flow not in found]
                     found |= self.users[link]
-        return found
+        return found, limits
 
-    def _set_rates(self, flows: list[Flow]) -> None:
-        if len(flows) > 1 and any(flow.exclusive for flow in flows):
-            raise CannotFold("a collective that loads its members' links unevenly shares links with other bytes")
-        rates = [flows[0].most] if len(flows) == 1 else self._shared(flows)
+    def _set_rates(self, flows: list[Flow], links: set[Any]) -> None:
+        for flow in flows if len(flows) > 1 else ():
+            if flow.exclusive is not None:
+                raise flow.exclusive
+        rates = {flows[0]: flows[0].most} if len(flows) == 1 else self._shared(flows, links)
         now = self.env.now
-        for flow, rate in zip(flows, rates):
-            if rate == flow.rate and flow.alarm is not None:
-                continue  # it ends when it would have ended
-            flow.advance(now)
-            flow.rate = rate
-            event = self.env.timeout(_time_left(flow))
-            flow.alarm = event
-            event.callbacks.append(lambda event, flow=flow: self._end(event, flow))  # type: ignore[misc]
+        for flow, rate in rates.items():
+            if rate != flow.rate or flow.ends == inf:  # else it ends when it would have ended
+                flow.advance(now)
+                flow.rate, flow.alarm = rate, None
+                flow.ends = now + _time_left(flow)
+        self._wake(flows)
 
-    def _shared(self, flows: Sequence[Flow]) -> list[float]:
-        """Max-min fair rates: each flow also has a link to itself, which it fills at its most."""
-        limits: dict[Any, bool] = {}
-        paths: list[dict[Any, float]] = []
+    def _wake(self, flows: Sequence[Flow]) -> None:
+        """Have an alarm for the first of some flows that ends; others that were to have one need none."""
+        first = min(flows, key=attrgetter("ends"))
+        alarm = first.alarm
         for flow in flows:
-            for link in flow.path:
-                if link not in limits:
-                    limits[link] = self._limits(link)
-            paths.append({flow: 1.0, **{link: times for link, times in flow.path.items() if limits[link]}})
-        return max_min(paths, lambda link: link.most if isinstance(link, Flow) else self.capacity(link))
+            flow.alarm = None
+        if alarm is None:
+            alarm = self.env.timeout(max(0.0, first.ends - self.env.now))
+            alarm.callbacks.append(lambda event: self._end(event, first))
+        first.alarm = alarm
+
+    def _shared(self, flows: Sequence[Flow], links: set[Any]) -> dict[Flow, float]:
+        """Max-min fair rates: each flow also has a link to itself, which it fills at its most.
+
+        Flows over the same links are one of so many times their bytes: they get the same.
+        """
+        alike: dict[tuple[Any, ...], list[Flow]] = {}
+        for flow in flows:
+            shared = [one for one in flow.path.items() if one[0] in links]
+            alike.setdefault((flow.most, *shared), []).append(flow)
+        paths: list[dict[Any, float]] = []
+        for (most, *path), some in alike.items():
+            slower = min((self.capacity(link) / share for link, share in path), default=inf) > most
+            own: dict[Any, float] = {some[0]: 1.0} if slower else {}
+            paths.append(own | {link: share * len(some) for link, share in path})
+        rates = max_min(paths, lambda link: link.most if isinstance(link, Flow) else self.capacity(link))
+        return {flow: rate for some, rate in zip(alike.values(), rates) for flow in some}
 
     def _end(self, event: object, first: Flow) -> None:
         """A flow ends, and with it all that share with it and have nothing left."""
         if event is not first.alarm:
             return
-        together = self._together(first)
+        together, _ = self._together(first)
         for flow in together:
             flow.advance(self.env.now)
         first.left = 0.0

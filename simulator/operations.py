@@ -27,6 +27,8 @@ class MatMul:
     - ``skipped``: the share that need not be done, such as the masked half of causal attention; it counts as FLOPs.
     - ``fused``: attention that is computed tile by tile: what is between its products never leaves the chip. A number
       is the share of the device's peak that it reaches.
+    - ``dtype``: of its numbers, where they are not those of the work that it is part of, as attention's among products
+      in fp8.
 
     >>> MatMul(2048, 4096, 1024).flops
     17179869184
@@ -41,9 +43,12 @@ class MatMul:
     units: str = "n"
     skipped: float = 0.0
     fused: bool | float = False
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         checks.owned(self)
+        if self.dtype is not None:
+            object.__setattr__(self, "dtype", dtype_name(self.dtype))
         for name in DIMENSIONS:
             checks.number(name, getattr(self, name), least=0, of="MatMul")
         for name in ("samples", "tokens", "units"):
@@ -81,13 +86,17 @@ class MatMul:
         return mine.grown("count", 1 / experts).grown(self.samples, experts) if experts > 1 else mine
 
     def seconds(self, samples: float, device: Device, dtype: str) -> float:
-        """The longer of computing and of moving the matrices, and the start of a kernel."""
-        mine = self.grown(self.samples, samples)
+        """The longer of computing and of moving the matrices, and the start of a kernel.
+
+        What a product in fp8 gives has two bytes a number.
+        """
+        mine, dtype = self.grown(self.samples, samples), self.dtype or dtype
         outputs = mine.m * mine.n * mine.count
         done = mine.flops * (1 - self.skipped)
         computing = done / speed(device, dtype, outputs, mine.k, self.fused) if done else 0.0
-        numbers = 0.0 if self.fused else outputs + (mine.m + mine.n) * mine.k * mine.count
-        return max(computing, moving(device, numbers * WIDTHS[dtype], OPERANDS)) + device.overhead
+        read = (mine.m + mine.n) * mine.k * mine.count * WIDTHS[dtype]
+        moved = 0.0 if self.fused else read + outputs * held_width(dtype)
+        return max(computing, moving(device, moved, OPERANDS)) + device.overhead
 
 
 @dataclass(frozen=True)
@@ -159,8 +168,11 @@ class Operations:
         return Operations(tuple(op.shared(units, tokens, experts) for op in self.ops), self.dtype)
 
     def in_dtype(self, dtype: str) -> Operations:
-        """The same operations with numbers of another type: all that they read and write grows or shrinks alike."""
-        share = WIDTHS[dtype] / WIDTHS[self.dtype]
+        """The same operations with numbers of another type: all that they read and write grows or shrinks alike.
+
+        In fp8 only products read one byte a number; what is between them has two.
+        """
+        share = held_width(dtype) / held_width(self.dtype)
         ops = (replace(op, bytes=op.bytes * share) if isinstance(op, Stream) else op for op in self.ops)
         return Operations(tuple(ops), dtype)
 

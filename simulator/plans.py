@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import ceil
+from typing import NamedTuple
 
 from .algorithms import Stage, stages_of, usable
-from .carrying import alone
 from .cluster import Cluster, Link
 from .exchanges import script_of
 from .lanes import Script
 from .laying import Laid, laid_on
+from .plan import Plan
 from .program import Collective
+from .protocols import PLAIN, Protocol, protocols
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """How messages are packed: what they cost in software, and which part of what passes a link is data.
-
-    ``base`` [s] once, ``inside`` and ``between`` [s] for each message within a machine and between machines; links that
-    take longer count instead. ``corrections``: the share of the bandwidth that NCCL expects for values of 64 bytes,
-    128, and so on; all of it beyond.
-    """
-
-    name: str = ""
-    base: float = 0.0
-    inside: float = 0.0
-    between: float = 0.0
-    fraction: float = 1.0
-    corrections: tuple[float, ...] = ()
-
-
-PLAIN = Protocol()
 PIECES = 64
 """A piece that goes along a chain or a tree is so much less of the value, for each hop, unless below LEAST [B]."""
 LEAST = 512
@@ -41,63 +23,16 @@ MANY = 4096
 """Where links differ, stages of so many hops are timed message by message; of more, each by its busiest link."""
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A collective on a cluster. ``stages``: (seconds of latency, bytes per link for one byte of the value).
-
-    - ``sent``: bytes that each member sends for one byte of the value, in the order of the members.
-    - ``base`` [s]: what the first latency has once, whatever is sent.
-    - ``lay``: the messages of a value of so many bytes on its way, laid over the links.
-    - ``played``: whether these must say how long it takes: those that go in pieces along chains, and stages of which
-      some ranks are sooner done than others. ``corrections``: as of its protocol.
-    """
+class Algorithm(NamedTuple):
+    """One on the links of a cluster: what its plans share, whatever their protocols."""
 
     name: str
-    stages: tuple[tuple[float, Mapping[Link, float]], ...]
+    stages: Sequence[Stage]
+    paths: Sequence[dict[Link, float]]
     sent: tuple[float, ...]
-    latency: float
     slowness: float
-    fraction: float
-    base: float
-    lay: Callable[[float], Laid]
-    played: bool = False
-    corrections: tuple[float, ...] = ()
-    known: dict[float, float] = field(default_factory=dict, repr=False)
-
-    def seconds(self, size: float) -> float:
-        """How long it takes for a value of ``size`` bytes, alone on its links."""
-        return self.rated(size) + self.filling(size)
-
-    def rated(self, size: float) -> float:
-        """The same without ``filling``: latency, and bytes on the busiest link."""
-        return self.latency + size / self.fraction * self.slowness
-
-    def promised(self, size: float) -> float:
-        """What NCCL expects it to take, by which it chooses."""
-        place = min(int(size) // 64, 2 ** len(self.corrections)).bit_length() - 1
-        share = self.corrections[max(place, 0)] if self.corrections and place < len(self.corrections) else 1.0
-        return self.latency + size / self.fraction / share * self.slowness
-
-    def filling(self, size: float) -> float:
-        """How much longer it takes because pieces reach one link after another, or ranks wait for slow ones [s].
-
-        Less than nothing where some ranks go on while others are in the stage before.
-        """
-        if not self.played or not size:
-            return 0.0
-        if size not in self.known:
-            wire = size / self.fraction
-            played = self.base + alone(self.lay(wire), wire)
-            self.known[size] = played - self.rated(size)
-        return self.known[size]
-
-    @cached_property
-    def together(self) -> Mapping[Link, float]:
-        """What every link carries in all stages."""
-        found: dict[Link, float] = {}
-        for link, share in (one for _, path in self.stages for one in path.items()):
-            found[link] = found.get(link, 0.0) + share
-        return found
+    script: Callable[[float], Script]
+    played: bool
 
 
 class Planner:
@@ -106,6 +41,7 @@ class Planner:
     def __init__(self, cluster: Cluster, members: Sequence[int]):
         self.cluster, self.members = cluster, members
         self.known: dict[tuple[type[Collective], int], list[Plan]] = {}
+        self.chosen: dict[tuple[type[Collective], float, int], Plan] = {}
         self.scripts: dict[tuple[str, type[Collective], int, int], Script] = {}
         self.laid: dict[tuple[tuple[float, ...], int], Laid] = {}
 
@@ -114,9 +50,15 @@ class Planner:
 
         NCCL goes by its tables, which know of no ``filling``.
         """
-        plans = self.known.get((kind, root))
-        if plans is None:
-            plans = self.known[kind, root] = list(self._plans(kind, root))
+        asked = kind, size, root
+        if asked not in self.chosen:
+            self.chosen[asked] = self._soonest(*asked)
+        return self.chosen[asked]
+
+    def _soonest(self, kind: type[Collective], size: float, root: int) -> Plan:
+        if (kind, root) not in self.known:
+            self.known[kind, root] = list(self._plans(kind, root))
+        plans = self.known[kind, root]
         if len(plans) == 1:
             return plans[0]
         return min(plans, key=lambda plan: plan.promised(size) if self.cluster.library else plan.seconds(size))
@@ -153,7 +95,9 @@ class Planner:
             stages = stages_of(algorithm, kind, self.machines, self.rings, self.axes, self.members[root])
             paths = [self._path(stage) for stage in stages]
             script = partial(self._script, algorithm, kind, root)
-            found += [self._plan(algorithm, protocol, stages, paths, script) for protocol in self._protocols(algorithm)]
+            played = stages[0].streams or self._uneven(stages, paths)
+            laid = Algorithm(algorithm, stages, paths, self._sent(stages), self._busy(paths), script, played)
+            found += [self._plan(laid, protocol) for protocol in self._protocols(algorithm)]
         return found
 
     def _algorithms(self, kind: type[Collective]) -> list[str]:
@@ -176,26 +120,26 @@ class Planner:
                 path[link] = path.get(link, 0.0) + share
         return path
 
-    def _plan(
-        self,
-        name: str,
-        protocol: Protocol,
-        stages: Sequence[Stage],
-        paths: Sequence[dict[Link, float]],
-        script: Callable[[float], Script],
-    ) -> Plan:
-        inside, between = max(self.latencies[0], protocol.inside), max(self.latencies[1], protocol.between)
-        waits = [stage.inside * inside + stage.between * between for stage in stages]
-        with_base = [waits[0] + protocol.base, *waits[1:]]
+    def _sent(self, stages: Sequence[Stage]) -> tuple[float, ...]:
+        """What each member sends for one byte of the value."""
         sent = dict.fromkeys(self.members, 0.0)
         for stage in stages:
             for (source, _), share in stage.traffic.items():
                 sent[source] += share
-        slowness = sum(_slowness(path, self.cluster.bandwidth) for path in paths)
-        told = f"{name} with {protocol.name}" if protocol.name else name
-        every = tuple(zip(with_base, paths)), tuple(sent.values()), sum(with_base), slowness, protocol.fraction
-        lay, asked = partial(self._lay, waits, script), protocol.corrections
-        return Plan(told, *every, protocol.base, lay, stages[0].streams or self._uneven(stages, paths), asked)
+        return tuple(sent.values())
+
+    def _busy(self, paths: Sequence[Mapping[Link, float]]) -> float:
+        """Seconds per byte of the value, on the busiest link of each stage."""
+        return sum(_slowness(path, self.cluster.bandwidth) for path in paths)
+
+    def _plan(self, laid: Algorithm, protocol: Protocol) -> Plan:
+        inside, between = max(self.latencies[0], protocol.inside), max(self.latencies[1], protocol.between)
+        waits = [stage.inside * inside + stage.between * between for stage in laid.stages]
+        with_base = [waits[0] + protocol.base, *waits[1:]]
+        told = f"{laid.name} with {protocol.name}" if protocol.name else laid.name
+        stages, lay = tuple(zip(with_base, laid.paths)), partial(self._lay, waits, laid.script)
+        costs = sum(with_base), laid.slowness, protocol.fraction, protocol.base
+        return Plan(told, stages, laid.sent, *costs, lay, laid.played, protocol.corrections)
 
     def _uneven(self, stages: Sequence[Stage], paths: Sequence[Mapping[Link, float]]) -> bool:
         """Whether there are several stages, and some ranks are sooner done with one of them than others."""
@@ -238,24 +182,6 @@ class Planner:
             wiring = self.machines, self.rings, self.axes
             self.scripts[key] = script_of(algorithm, kind, *wiring, self.members[root], pieces)
         return self.scripts[key]
-
-
-def protocols(algorithm: str) -> tuple[Protocol, ...]:
-    """What NCCL chooses from for an algorithm, by its own tables."""
-    from .catalog import own
-
-    rows = [entry for entry in own("nccl").values() if entry.texts["algorithm"] == algorithm]
-    return tuple(
-        Protocol(
-            row.texts["protocol"],
-            row["base_latency"],
-            row["inside_latency"],
-            row["between_latency"],
-            row["bandwidth"],
-            tuple(map(float, row.texts.get("corrections", "").split())),
-        )
-        for row in rows
-    )
 
 
 def _slowness(path: Mapping[Link, float], bandwidth: Callable[[Link], float]) -> float:

@@ -48,7 +48,8 @@ def speed(device: Device, dtype: str, outputs: float, inner: float, fused: bool 
         return device.flops
     if fused and fused is not True:
         return fused * device.peak(dtype)
-    best = device.peak(dtype) * (BEST if device.efficiency is None else device.efficiency)
+    reached = device.reached(dtype)
+    best = device.peak(dtype) * (BEST if reached is None else reached)
     if fused:
         return LARGE * best * FUSED
     return LARGE * best * inner / (inner + SHORT) * outputs / (outputs + FEW * best)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from . import metrics, runfile, trace
 from .facts import Facts
 from .metrics import Forecast, LossRow
+from .metrics.spending import Price
 from .spans import Sample, Span, Spans
 from .values import bounds
 
@@ -173,8 +174,8 @@ class Run:
         """Energy that the devices draw [J]: idle power all the time, full power while they compute."""
         return metrics.energy(self)
 
-    def cost(self, price: float | None = None) -> float:
-        """Money for the run [USD], at ``price`` per device and hour, or what each device costs in the catalogue."""
+    def cost(self, price: Price | None = None) -> float:
+        """Money for the run [USD], at ``price`` per device and hour, for all or by name, or those of the catalogue."""
         return metrics.cost(self, price)
 
     def carbon(self, grid: float | str, pue: float = 1.0) -> float:
@@ -189,7 +190,7 @@ class Run:
         epochs: float | None = None,
         *,
         dataset: float | None = None,
-        price: float | None = None,
+        price: Price | None = None,
         goodput: float | None = None,
     ) -> Forecast:
         """Time, money and energy of a whole training like this run; see ``metrics.extrapolate``."""

@@ -9,10 +9,11 @@ from typing import Any
 from . import checks
 from .checking import AnyStrategy, ensure_valid
 from .cluster import Cluster, Device, check_ranks
+from .clusters.knobs import check_cluster
 from .errors import CannotFold
 from .experiment import Experiment
 from .fitting import ensure_fits
-from .folding import Programs, apart, folded
+from .folding import Programs, apart
 from .memory import Text
 from .model import Model
 from .models import with_knobs
@@ -67,7 +68,7 @@ def simulate(
     >>> simulate(DataParallel(), Model.of_times(blocks=3), cluster("ideal", ranks=4), steps=2).makespan
     18.0
     """
-    checks.kind("cluster", cluster, Cluster, 'a Cluster, as in cluster("ideal", ranks=4)')
+    check_cluster(cluster)
     checks.kind("noise", noise, (Noise, NoneType), "a law such as noise.gamma(shape=4), or None")
     checks.kind("replay", replay, (Run, NoneType), "a wall-clock Run, or None")
     if detail not in DETAILS:
@@ -94,7 +95,7 @@ def _folded(experiment: Experiment, told: Programs | None, always: bool) -> Run:
     if told is None or not one.foldable:
         return one.run(apart(one.cluster.ranks))
     try:
-        return one.run(folded(told, one.whole, one.cluster, always, one.noise))
+        return one.run_folded(told, always)
     except CannotFold as reason:
         run = one.run(apart(one.cluster.ranks))
         return replace(run, notes=run.notes | {"not folded": str(reason)})

@@ -83,6 +83,8 @@ class Parcel:
     step: int
     time: float = 0.0
     seen: bool = False
+    sent: float = 0.0
+    late: bool = False
 
 
 @dataclass(slots=True, eq=False)

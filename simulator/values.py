@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import fsum
 
 from . import checks
@@ -251,6 +251,6 @@ def whole(value: Value) -> Value:
 
 def _listed(blocks: tuple[int, ...]) -> str:
     """Blocks as people write them: ``(3)``, ``(0..5)``, ``(0, 2)``."""
-    if len(blocks) > 2 and abs(blocks[-1] - blocks[0]) == len(blocks) - 1:
+    if len(blocks) > 2 and {b - a for a, b in pairwise(blocks)} in ({1}, {-1}):
         return f"({blocks[0]}..{blocks[-1]})"
     return "(" + ", ".join(map(str, blocks)) + ")"

@@ -11,7 +11,6 @@ import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from random import Random
 from typing import TYPE_CHECKING
 
 import simpy
@@ -19,6 +18,7 @@ import simpy
 from .cluster import Cluster
 from .computing import COMPUTING
 from .costs import changing, seconds
+from .delays import Delays
 from .ending import Ending
 from .folding import Folding, apart
 from .gathering import Gathering
@@ -64,9 +64,7 @@ class Machine:
         self.spans = Spans()
         self.samples: list[Sample] = []
         self.ready: deque[Thread] = deque()
-        self.send_delay = _drawn(cluster.overheads.send_delays, f"sends {seed}")
-        self.message_delay = _drawn(cluster.overheads.message_delays, f"messages {seed}")
-        self.collective_delay = _drawn(cluster.overheads.collective_delays, f"collectives {seed}")
+        self.delays = Delays(cluster.overheads, seed)
         self.mail, self.gathering = Mail(self), Gathering(self)
         self.streams, self.races, self.ending = Streams(self), Races(self), Ending(self)
         self.decoders: dict[type[Instruction], Callable[..., object]] = {
@@ -274,9 +272,3 @@ def uncollected() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def _drawn(delays: tuple[float, ...], seed: str) -> Callable[[], float]:
-    """Draws one of the delays at every call; none where there are none."""
-    draw = Random(seed).choice
-    return (lambda: draw(delays)) if delays else lambda: 0.0

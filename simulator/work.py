@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 
 from . import checks
 from .clusters.device import Device
@@ -21,6 +22,7 @@ class Seconds:
 
     def __post_init__(self) -> None:
         checks.owned(self)
+        checks.number("seconds", self.seconds, least=0, of="Seconds")
 
     @property
     def flops(self) -> float:
@@ -40,6 +42,7 @@ class Flops:
 
     def __post_init__(self) -> None:
         checks.owned(self)
+        checks.number("per_sample", self.per_sample, least=0, of="Flops")
 
     @property
     def flops(self) -> float:
@@ -55,10 +58,18 @@ class Flops:
 class Measured:
     """Times measured at several microbatch sizes; in between and beyond, straight lines.
 
-    ``points`` are (samples, seconds), the samples increasing.
+    ``points`` are (samples, seconds), the samples increasing. Raises ValueError unless there is one, and they do.
     """
 
     points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        sizes = [samples for samples, _ in self.points]
+        if not sizes or any(a >= b for a, b in pairwise(sizes)):
+            raise ValueError(
+                "Measured: points are pairs (samples, seconds), one at least, the samples increasing;"
+                f" got points={checks.shown(self.points)}"
+            )
 
     @property
     def flops(self) -> float:

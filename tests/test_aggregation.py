@@ -96,6 +96,7 @@ def test_less_than_half_may_send_anything(broken):
         (lambda: TrimmedMean(0.5), "share"),
         (lambda: ClippedMean(0.0), "norm"),
         (lambda: WeightedMean((0.0, 0.0)), "not all 0"),
+        (lambda: WeightedMean(3), "a number for each worker"),
         (lambda: WeightedMean((1.0, -1.0)), "weights"),
         (lambda: learned(sim.DataParallel(aggregate=WeightedMean((1, 2))), 3), "for each of 3 workers"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import simulator as sim
-from simulator.cluster import KNOBS
+from simulator.clusters.knobs import KNOBS
 from simulator.clusters.wiring import choice
 
 

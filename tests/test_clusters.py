@@ -186,3 +186,29 @@ def test_a_graph_of_one_s_own_is_routed_quickly():
     cluster = sim.Cluster.from_graph(graph)
     assert all(len(cluster.route(rank, (rank + 1) % 1024)) in (2, 4) for rank in range(1024))
     assert time.process_time() - start < 5.0
+
+
+# ---------------------------------------------------------------- a name where a cluster belongs
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda name: sim.simulate(sim.Single(), sim.Model.of_times(), name),
+        lambda name: sim.search("gpt2-small", name),
+        lambda name: sim.simulate_jobs([], name),
+    ],
+    ids=["simulate", "search", "jobs"],
+)
+def test_a_name_is_no_cluster_and_the_error_says_what_to_write(ask):
+    for name, size in (("dgx-a100", "nodes=2"), ("ring", "ranks=8")):
+        with pytest.raises(ValueError, match=rf'cluster is .*: write sim\.cluster\("{name}", {size}\)'):
+            ask(name)
+    with pytest.raises(ValueError, match=r"cluster is .*; got cluster='my cluster'"):
+        ask("my cluster")
+
+
+def test_memory_needs_no_cluster_but_a_number_of_ranks():
+    for given in ("dgx-a100", sim.cluster("ideal", ranks=4)):
+        with pytest.raises(ValueError, match=r"memory follows from the program alone.*: give ranks=16"):
+            sim.memory(sim.Single(), sim.Model.of_times(), given)

@@ -184,3 +184,4 @@ def test_horovod_fuses_small_gradients():
     assert fused == pytest.approx(theory.ring_all_reduce(8, 3200, 1e9, 1e-3), rel=1e-9)
     assert each == pytest.approx(10 * theory.ring_all_reduce(8, 320, 1e9, 1e-3), rel=1e-9)
     assert str(sim.Horovod()) == "DataParallel(bucket_bytes=67108864) + RingAllReduce(over='data')"
+    assert sim.Horovod(rule=sim.rules.Adam()).rule == sim.rules.Adam()

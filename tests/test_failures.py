@@ -207,6 +207,7 @@ def test_crashes_while_growing_begin_another_outage():
 
 def test_without_crashes_only_checkpoints_cost():
     law = Failures(mtbf=math.inf, checkpoint=10, interval=90)
+    assert law.goodput(nodes=8) == pytest.approx(0.9)
     assert simulate_training(1.0, nodes=8, hours=10, failures=law).goodput == pytest.approx(0.9)
     alone = simulate_training(1.0, nodes=8, hours=10, failures=Failures(mtbf=math.inf, checkpoint=10))
     assert alone.goodput == 1 and alone.useful_steps == 36_000

@@ -146,6 +146,15 @@ def test_noise_is_drawn_anew_and_repeats_with_its_seed():
     assert len({float(update[0]) for update in noisy[0][1]}) == 6
 
 
+def test_ranks_that_are_one_client_draw_the_same():
+    private = (sim.FedAvg(local_steps=2), sim.GaussianNoise(1.0, 0.1))
+    what = sim.problem("digits-mlp", dtype="float64", hidden=8, batch=16)
+    alone = sim.simulate(sim.stack(*private), what, sim.cluster("ideal", ranks=3), steps=4)
+    whole = sim.stack(private[0], sim.DataParallel(replicas=2), private[1])
+    shared = sim.simulate(whole, what, sim.cluster("ideal", ranks=6), steps=4)
+    assert apart(shared, alone) < 1e-12 and not shared.notes
+
+
 def test_noise_and_masks_go_together_and_in_that_order():
     order, noisy = sim.FedAvg(local_steps=2), sim.GaussianNoise(0.1, 0.5)
     layers = (noisy,), (noisy, sim.SecureAggregation())

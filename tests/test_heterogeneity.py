@@ -130,6 +130,7 @@ def test_shares_that_do_not_fit_are_refused(strategy: sim.Stack, ranks: int, bat
 def test_what_is_wrong_with_balancing_is_said():
     for make, said in (
         (lambda: sim.Shares(()), "got none"),
+        (lambda: sim.Shares(3), "a number for each worker.*got weights=3"),
         (lambda: sim.Shares((1, 0)), "above 0"),
         (lambda: sim.balanced(machines(1.0, 1.0, 1.0), model(), workers=2), "equally many ranks"),
         (lambda: sim.balanced(machines(1.0, 1.0, 1.0), model(batch=2)), "every worker needs a sample"),

@@ -121,7 +121,7 @@ def test_what_cannot_be_meant_is_refused(make, says: str):
 
 
 def test_messages_are_short_whatever_was_given():
-    with pytest.raises(ValueError, match="ranks is a whole number") as error:
+    with pytest.raises(ValueError, match="so ranks is their number; got 128 x 8") as error:
         sim.memory(sim.DataParallel(), TIMES, sim.cluster("dgx-a100", nodes=128))  # type: ignore[arg-type]
     assert len(str(error.value)) < 400
 
@@ -180,7 +180,7 @@ def test_without_failures_only_checkpoints_cost_time():
 
 def test_learning_in_fp8_keeps_parameters_in_bf16():
     """Transformer Engine: weights and gradients 2 + 2, master copy and moments 12; FLOP are of fp8."""
-    narrow, usual = (sim.model("gpt2-small", batch=8, dtype=dtype) for dtype in ("fp8", "bf16"))
+    narrow, usual = (sim.model("gpt3-2.7b", batch=8, dtype=dtype) for dtype in ("fp8", "bf16"))
     states = [sim.memory(sim.Single(), model, 1)[0].peak for model in (narrow, usual)]
     assert states[0].parameters == states[1].parameters == 2 * narrow.parameters
     assert states[0].optimizer == states[1].optimizer == 12 * narrow.parameters

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cloudpickle
@@ -136,7 +137,15 @@ def test_what_a_rank_started_dies_with_it(no_leaks):
         assert wait_for(lambda: not alive(int(note.read_text())))
 
 
-def test_an_interrupt_ends_the_ranks(no_leaks):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell that starts the tests in the background has them, and what they start, ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_ranks(no_leaks, interruptible):
     run_ranks(pids, 2)
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -145,7 +154,7 @@ def test_an_interrupt_ends_the_ranks(no_leaks):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_when_the_parent_ends_its_ranks_end(tmp_path, number):
+def test_when_the_parent_ends_its_ranks_end(tmp_path, interruptible, number):
     parent = script(
         tmp_path,
         """

@@ -12,7 +12,7 @@ from torch import nn
 
 import lab
 import simulator as sim
-from simulator import Act, Backward, Compute, Forward, Grads, Instruction, Load, Loss, Named, Update
+from simulator import Act, Backward, Compute, Forward, Grads, Instruction, Load, Loss, Measure, Named, Reduce, Update
 from simulator.values import Params
 
 
@@ -183,6 +183,22 @@ FORTH = (Load(), Forward(0), Forward(1))
 def test_programs_that_take_what_is_not_there(what: tuple[Instruction, ...], message: str):
     with pytest.raises(ValueError, match=message):
         simulated(Says(what), own(nn.Linear(4, 3), nn.Linear(3, 1)), 1)
+
+
+def twice(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One tensor under two names."""
+    found = x * 2
+    return found, found
+
+
+def test_what_a_function_gives_twice_is_two_values():
+    a, b = Named("a"), Named("b")
+    change = Reduce(a, a, scale=-1.0)
+    seen = (Measure("a", torch.norm, (a,)), Measure("b", torch.norm, (b,)))
+    text = (Compute(twice, (Params(0),), (a, b)), change, *seen)
+    run = simulated(Says(text), own(nn.Linear(4, 3), nn.Linear(3, 1)), 1)
+    numbers = {name: [sample.value for sample in run.samples if sample.name == name] for name in "ab"}
+    assert numbers["a"] == [0.0] * 3 and min(numbers["b"]) > 0
 
 
 def test_only_a_rank_with_a_share_loads():

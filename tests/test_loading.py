@@ -99,6 +99,15 @@ def test_a_worker_is_so_many_steps_ahead_and_no_more():
     assert all(a.end <= b.start for a, b in pairwise(loads))
 
 
+def test_what_was_begun_is_remembered_by_the_rank():
+    """A text keeps nothing from step to step: read anew it does not load again what it has loaded."""
+    loader = sim.Loader(1, prefetch=2)
+    me = sim.Rank(sim.stack(loader), 0, 1, sim.Model.of_times(), steps=9)
+    first, again = (list(loader.rules(me)[sim.Load](sim.Load())) for _ in range(2))
+    assert [one.step for one in first if isinstance(one, sim.Start)] == [0, 1, 2]
+    assert again == first[3:]
+
+
 def test_a_wait_for_everything_leaves_loads_of_later_steps_alone():
     later = sim.Load(0, step=7)
     assert not awaits(None, [later]) and awaits(None, [sim.Load(0)])

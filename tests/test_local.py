@@ -164,6 +164,7 @@ def test_easgd_does_what_its_equations_say():
         (lambda: sim.EASGD(alpha=-0.1), "alpha is a finite number"),
         (lambda: sim.FedAvg(local_steps=0), "local_steps is a whole number"),
         (lambda: sim.FedAvg(weights=(1, 0)), "weights is a finite number, above 0"),
+        (lambda: sim.FedAvg(weights=3), "a number for each client.*got weights=3"),
         (lambda: sim.FedAvg(clients_per_round=0), "clients_per_round is a whole number"),
         (lambda: sim.FedProx(mu=-1), "mu is a finite number"),
         (lambda: sim.FedAsync(mixing=1.5), "0 < mixing <= 1; got mixing=1.5"),

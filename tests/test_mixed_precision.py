@@ -14,6 +14,7 @@ from torch import nn
 
 import lab
 import simulator as sim
+from simulator.compression import DGC, ErrorFeedback, TopK
 from simulator.rules import SGD, Adam, DelayCompensated, FixedScale, LossScale, Momentum, Rule, Scaled
 
 STEPS, SEED = 4, 1
@@ -297,6 +298,7 @@ def alarms(strategy, ranks: int, rank: int = 0, blocks: int = 4) -> list[str]:
     return [text for text in sim.listing(strategy, ranks, model)[rank] if "overflow" in text or "alarm" in text]
 
 
+TOP = ErrorFeedback(TopK(0.1))
 RULE, SCALED = Scaled(SGD(0.1)), sim.MixedPrecision("fp16", scale=LossScale())
 
 
@@ -334,12 +336,36 @@ def test_units_of_replicas_tell_along_their_own_axis():
         (lambda: learned(sim.SCAFFOLD(rule=RULE), 3), "SCAFFOLD works with gradients of the loss itself"),
         (lambda: learned(sim.stack(sim.DataParallel(rule=RULE), sim.NoiseScale()), 2), "NoiseScale works with"),
         (lambda: learned(sim.stack(sim.OneBitAdam(), SCALED), 2), "OneBitAdam works with gradients of the loss itself"),
+        (lambda: learned(sim.FedAsync(mu=0.1, rule=RULE), 3), "FedAsync with a spring works with gradients of the"),
+        (lambda: learned(sim.DataParallel(aggregate="clipped", rule=RULE), 2), "ClippedMean.* works with gradients of"),
+        (lambda: learned(sim.DataParallel(compression=TOP, rule=RULE), 2), "their scale would change"),
+        (lambda: learned(sim.stack(sim.DataParallel(), sim.Compressed(DGC(0.1)), SCALED), 2), "scale would change"),
         (lambda: learned(sim.ParameterServer(rule=RULE), 3), "give Scaled a FixedScale"),
     ],
 )
 def test_mistakes_are_refused(make, says: str):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_what_is_left_out_of_a_step_keeps_a_scale_that_stays():
+    fixed = learned(sim.DataParallel(compression=TOP, rule=Scaled(SGD(0.1), FixedScale(1024.0))), 2)
+    assert apart(fixed, learned(sim.DataParallel(compression=TOP, rule=SGD(0.1)), 2)) == 0
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_norm_of_long_gradients_does_not_overflow(dtype: str):
+    """Of a gradient of norm 256 the squares overflow in fp16, and what is clipped to nothing does not learn."""
+
+    def far(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return 1e4 * nn.functional.cross_entropy(output, targets)
+
+    what = sim.Problem(problem().blocks, far, problem().data, rule=SGD(1e-4))
+    each = sim.DataParallel(aggregate=sim.aggregation.ClippedMean(1e3))
+    for clip in (sim.stack(sim.DataParallel(), sim.GlobalClip(1e3)), each):
+        truth = learned(clip, 2, what)
+        assert apart(learned(sim.stack(clip, sim.MixedPrecision(dtype)), 2, what), truth) < 20 * TYPES[dtype]
+        assert apart(what.parameters(SEED), truth.parameters) > 20 * TYPES[dtype]
 
 
 def test_a_last_stage_without_parameters_cannot_see_overflows():

@@ -143,6 +143,11 @@ def test_a_checkpoint_resumes_on_another_number_of_ranks(tmp_path):
         checkpoint.train(problem("gpt"), tmp_path, ranks=2, steps=1, seed=SEED)
 
 
+def test_checkpoints_come_after_whole_steps(tmp_path):
+    with pytest.raises(ValueError, match="every is a whole number, at least 1; got every=0"):
+        checkpoint.train(problem("mlp"), tmp_path, every=0)
+
+
 def test_training_survives_the_death_of_a_rank(tmp_path):
     report = elastic.train(problem("mlp"), tmp_path, ranks=2, steps=STEPS, seed=SEED, every=1, crash=(1, 2))
     assert report.began == [0, 2] and report.restarts == 1

@@ -15,7 +15,7 @@ import lab
 import simulator as sim
 from lab import plots
 from lab.comparison import table
-from lab.timelines import COLOURS
+from lab.legends import COLOURS
 from simulator import metrics
 from simulator.run import Run, Sample, Spans
 
@@ -327,6 +327,11 @@ def test_what_is_no_run_is_refused_by_name(picture, given):
 def test_what_cannot_be_drawn_so_is_refused(draw, says):
     with pytest.raises(ValueError, match=says):
         draw(a_run())
+
+
+def test_something_is_compared():
+    with pytest.raises(ValueError, match=r"strategies are compared, one or more.*; got none"):
+        lab.compare([], sim.problem("quadratic"))
 
 
 def test_a_machine_is_calibrated_for_a_problem():

@@ -222,6 +222,16 @@ def test_zero_is_data_parallelism(stage: int, name: str):
     assert sharded.losses == pytest.approx(data.losses, abs=1e-12) and not sharded.staleness
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("order", [sim.BytePS(helpers=1), sim.BytePS(helpers=2)], ids=str)
+def test_helpers_hold_no_shards(order: sim.BytePS, stage: int):
+    """They learn nothing: what they began with is not what the run ends with."""
+    problem = sim.problem("digits-mlp", dtype="float64", hidden=12, batch=24)
+    ranks = 2 * (order.helpers + 1)
+    run = sim.simulate(sim.stack(order, sim.Sharded(stage, replicas=2)), problem, free(ranks), steps=3)
+    assert apart(run, sim.simulate(sim.Single(), problem, free(1), steps=3)) < 1e-12 and not run.notes
+
+
 def test_parameters_that_were_let_go_cannot_be_used():
     """A program that forgets to gather would compute with no numbers at all: the error says so before anything runs."""
 

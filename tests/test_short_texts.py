@@ -40,6 +40,11 @@ def test_a_listing_shows_its_grid():
     assert repr(listing) == str(listing) and "| rank 0 " in repr(listing)
 
 
+def test_dots_stand_for_blocks_without_a_gap():
+    texts = [str(sim.Params(blocks)) for blocks in ((0, 1, 2), (2, 1, 0), (0, 7, 2), (0, 2), 3)]
+    assert texts == ["Params(0..2)", "Params(2..0)", "Params(0, 7, 2)", "Params(0, 2)", "Params(3)"]
+
+
 def test_a_stack_shows_how_it_is_made():
     whole = sim.stack(sim.Pipeline("1f1b", microbatches=4), sim.DataParallel())
     assert repr(whole) == "stack(Pipeline(schedule='1f1b', microbatches=4), DataParallel())"

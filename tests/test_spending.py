@@ -55,6 +55,23 @@ def test_without_a_price_it_says_so():
         replace(run, facts=sim.run.Facts()).cost()
 
 
+def test_prices_may_be_told_by_name():
+    """A price for each device, by its name or its key; what is missing or unknown is said."""
+    mixed = sim.cluster("single-switch", ranks=3, device=["a100-sxm-80gb", "h100-sxm", "h100-sxm"])
+    run = sim.simulate(sim.DataParallel(), Model.of_times(blocks=1, batch=3), mixed, steps=1)
+    prices = {"a100-sxm-80gb": 1.0, "NVIDIA H100 SXM": 2.5}
+    assert run.cost(price=prices) == pytest.approx((1.0 + 2 * 2.5) * run.makespan / 3600)
+    assert run.extrapolate(steps=10, price=prices).cost == pytest.approx(10 * run.cost(price=prices))
+    with pytest.raises(ValueError, match=r"one for each device .*; got none for NVIDIA H100 SXM"):
+        run.cost(price={"a100-sxm-80gb": 1.0})
+    with pytest.raises(ValueError, match=r"names of this run's devices, 'NVIDIA A100 SXM 80GB', .*; got 'h100'"):
+        run.cost(price={**prices, "h100": 1.0})
+    with pytest.raises(ValueError, match=r"price\['h100-sxm'\] is a finite number, at least 0; got .*=-1"):
+        run.cost(price={"a100-sxm-80gb": 1.0, "h100-sxm": -1})
+    with pytest.raises(ValueError, match="does not know its own: give one price= for all"):
+        replace(run, facts=sim.run.Facts()).cost(price=prices)
+
+
 # ---------------------------------------------------------------- energy
 
 

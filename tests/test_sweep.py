@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import networkx as nx
@@ -56,6 +57,24 @@ def test_there_is_a_row_for_every_combination():
     ]  # fmt: skip
 
 
+def test_devices_and_algorithms_are_lists_too():
+    """Of clusters by name and of those that are given; None is what the cluster has."""
+    model, pair = sim.model("gpt2-small"), sim.cluster("dgx-a100", ranks=2)
+    knobs = dict(device=[None, "h100-sxm"], algorithm=["ring", "tree"], batch=8, steps=1)
+    for table in (
+        sim.sweep("DataParallel", model, pair, **knobs),
+        sim.sweep("DataParallel", model, "dgx-a100", ranks=2, **knobs),
+    ):
+        own = pair.device.name
+        assert list(zip(table.device, table.algorithm)) == list(product([own, "h100-sxm"], ["ring", "tree"]))
+        for row in table.itertuples():
+            device = None if row.device == own else row.device
+            where = sim.cluster("dgx-a100", ranks=2, device=device, algorithm=row.algorithm)
+            assert row.step_time == sim.simulate(sim.DataParallel(), model, where, steps=1, batch=8).makespan
+    chip = sim.Device("a chip", flops=1e12)
+    assert list(sim.sweep("Single", MODEL, ideal(1), device=chip).device) == ["a chip"]
+
+
 def test_what_cannot_be_is_a_row_with_its_error():
     """It does not divide, does not fit in memory, deadlocks: the sweep goes on."""
     first = [("F", 0), ("B", 0), ("F", 1), ("B", 1)]
@@ -80,6 +99,9 @@ def test_unknown_numbers_are_nan():
         ({"strategies": "DataParalel"}, "DataParalel"),
         ({"models": "gpt5"}, "gpt5"),
         ({"clusters": "dgx", "ranks": 2}, "dgx"),
+        ({"algorithm": ["ring", "rnig"]}, "algorithm is one of .*; got algorithm='rnig'"),
+        ({"device": "h100"}, "nothing in the catalogue is called 'h100'"),
+        ({"device": 3}, "device is a Device, or the key of one"),
         ({"ranks": [2]}, "has its size"),
         ({"bacth": [2]}, "batch"),
         ({"batch": []}, "batch=[]"),

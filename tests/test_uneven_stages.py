@@ -69,5 +69,7 @@ def test_split_says_how_many_blocks_each_stage_or_chunk_has(schedule: str, chunk
 def test_a_split_needs_a_number_for_each_stage():
     with pytest.raises(ValueError, match="for each of 2 stage"):
         sim.simulate(sim.Pipeline(split=(1, 2, 3)), model(blocks=6), sim.cluster("ideal", ranks=2), steps=1)
+    with pytest.raises(ValueError, match=r"a number of blocks for each stage.*got split=3"):
+        sim.Pipeline(split=3)
     with pytest.raises(ValueError, match="for each of 2 stage"):
         sim.simulate(sim.PipeDream(split=(1, 2, 3)), model(blocks=6), sim.cluster("ideal", ranks=2), steps=1)

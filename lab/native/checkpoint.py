@@ -16,7 +16,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-from simulator import DataParallel, stack
+from simulator import DataParallel, checks, stack
 from simulator.problem import Problem
 from simulator.rank import Rank
 from simulator.run import Run
@@ -41,11 +41,14 @@ def train(
     A checkpoint is saved at the end, and every ``every`` steps where that is said. ``timeout`` [s]: how long the run
     may go without progress. The Run has losses and spans of the steps that were made now.
 
-    Raises ValueError as ``lab.execute`` does, and when the folder's newest checkpoint is beyond ``steps``.
+    Raises ValueError as ``lab.execute`` does, for an ``every`` below 1, and when the folder's newest checkpoint is
+    beyond ``steps``.
     """
     from ..launch import run_ranks
     from ..running import job
 
+    if every is not None:
+        checks.whole("every", every, least=1, of="in steps")
     asked = job(STRATEGY, problem, ranks, steps, seed)
     check(folder, steps)
     where = str(Path(folder).resolve())

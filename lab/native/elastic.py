@@ -136,6 +136,8 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _wait(process: subprocess.Popen[str], timeout: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from . import bigscience, fsdp, megatron, scaling
+from . import bigscience, fsdp, megatron, others, scaling
 from .rows import ZERO_SHOT, Knobs, Row
 
 DISPATCH = tuple(10e-6 * tens for tens in range(11))
@@ -102,5 +102,12 @@ FILES = (
         "Images, sentences and tokens: the time of a step, or how many times as long as on one GPU it takes.",
         scaling.scaling,
         unit="s, or over one GPU",
+    ),
+    File(
+        "others",
+        "Well-known runs of many authors",
+        "Language models of 0.8 to 530 billion parameters and images, in fp32, fp16, bf16 and fp8, on 1 to 12288 P100s,"
+        " V100s, A100s and H100s: what their papers and tables tell of the plan, and no more.",
+        others.others,
     ),
 )

@@ -58,7 +58,8 @@ def device(key: str, path: str | Path | None = None) -> Device:
         remedy = f"use simulator.catalog.link({key!r})" if "link_bandwidth" in entry.numbers else "mend its kind"
         raise ValueError(f"a device computes; {key!r} is a {kind}, none of {', '.join(ACCELERATORS)}: {remedy}")
     peaks = {name: entry.numbers[name] for name in QUANTITIES if QUANTITIES[name] is SPEED and name in entry.numbers}
-    peaks.pop("matmul", None)
+    for measured in ("matmul", "matmul_fp8"):
+        peaks.pop(measured, None)
     if not peaks:
         raise ValueError(f"{key!r} needs a peak, such as bf16_TFLOP_per_s; got {', '.join(entry.numbers)}")
     top = half(peaks)
@@ -68,7 +69,8 @@ def device(key: str, path: str | Path | None = None) -> Device:
         peaks=peaks,
         memory=entry.get("memory"),
         bandwidth=entry.get("memory_bandwidth"),
-        efficiency=_fraction(entry, top),
+        efficiency=_fraction(entry, "matmul", top),
+        efficiency_fp8=_fraction(entry, "matmul_fp8", peaks.get("fp8")),
         overhead=entry.get("kernel_overhead") or 0.0,
         dispatch=entry.get("dispatch") or 0.0,
         price=entry.get("price"),
@@ -131,9 +133,9 @@ def _entries(path: str | Path | None) -> dict[str, Entry]:
     return {**mine, **{key: entry for key, entry in {**own("devices"), **own("links")}.items() if key not in mine}}
 
 
-def _fraction(entry: Entry, peak: float) -> float | None:
-    matmul = entry.get("matmul")
-    return None if matmul is None else matmul / peak
+def _fraction(entry: Entry, name: str, peak: float | None) -> float | None:
+    measured = entry.get(name)
+    return None if measured is None or peak is None else measured / peak
 
 
 @cache

@@ -12,7 +12,7 @@ INTENSITY = {"g_per_kWh": 1.0, "kg_per_kWh": 1e3}
 SHARE = {"fraction": 1.0}
 
 QUANTITIES = {
-    **dict.fromkeys(("fp64", "fp32", "fp16", "bf16", "fp8", "matmul"), SPEED),
+    **dict.fromkeys(("fp64", "fp32", "fp16", "bf16", "fp8", "matmul", "matmul_fp8"), SPEED),
     "memory": SIZE,
     "memory_bandwidth": RATE,
     "kernel_overhead": TIME,

@@ -21,7 +21,8 @@ class Device:
       follows from the peaks: ``efficiency`` of the half-precision one, or the share that devices usually reach.
     - ``peaks``: speed that the maker promises [FLOP/s], by dtype: "fp32", "fp16", "bf16", "fp8".
     - ``memory`` [B], ``bandwidth`` [B/s]: of its own memory.
-    - ``efficiency``: share of the half-precision peak that large matrix products reach, measured.
+    - ``efficiency``: share of the half-precision peak that large matrix products reach, measured; ``efficiency_fp8``:
+      that of the one in fp8, where it is another.
     - ``overhead`` [s]: what starting a kernel takes. ``dispatch`` [s]: what the program that drives the device takes to
       issue one operation, while the device works on others: many small operations take as long as issuing them.
     - ``price`` [USD per hour] on the day ``priced``; ``power`` and ``idle`` [W] under load and without.
@@ -45,21 +46,23 @@ class Device:
     power: float | None = None
     idle: float | None = None
     dispatch: float = 0.0
+    efficiency_fp8: float | None = None
 
     def __post_init__(self) -> None:
         checks.owned(self)
         pairs = self.peaks.items() if isinstance(self.peaks, Mapping) else self.peaks
         peaks = sorted((dtype_name(name), _speed(name, speed)) for name, speed in pairs)
         object.__setattr__(self, "peaks", tuple(peaks))
-        for name in ("memory", "bandwidth", "efficiency", "price", "power", "idle"):
+        for name in ("memory", "bandwidth", "efficiency", "efficiency_fp8", "price", "power", "idle"):
             if (value := getattr(self, name)) is not None:
-                least = dict(above=0) if name in ("memory", "bandwidth", "efficiency") else dict(least=0)
+                least = dict(least=0) if name in ("price", "power", "idle") else dict(above=0)
                 checks.number(name, value, of=self.name, **least)
-        if self.efficiency is not None and self.efficiency > 1:
-            raise ValueError(
-                f"{self.name}: efficiency is a share of the half-precision peak, at most 1: what products were measured"
-                f" to reach is no more than that peak; got efficiency={self.efficiency:g}"
-            )
+        for name, kind in (("efficiency", "half-precision"), ("efficiency_fp8", "fp8")):
+            if (share := getattr(self, name)) is not None and share > 1:
+                raise ValueError(
+                    f"{self.name}: {name} is a share of the {kind} peak, at most 1: what products were measured to"
+                    f" reach is no more than that peak; got {name}={share:g}"
+                )
         if self.idle is not None and self.power is not None and self.idle > self.power:
             raise ValueError(
                 f"{self.name}: without load a device draws at most what it draws under it;"
@@ -78,6 +81,10 @@ class Device:
         from ..catalog import usual_fraction
 
         return half(dict(self.peaks)) * (usual_fraction() if self.efficiency is None else self.efficiency)
+
+    def reached(self, dtype: str) -> float | None:
+        """The share of the peak in a dtype that large matrix products reach; None where nobody measured it."""
+        return self.efficiency if dtype != "fp8" or self.efficiency_fp8 is None else self.efficiency_fp8
 
     def peak(self, dtype: str) -> float:
         """The highest speed in a dtype [FLOP/s]; ``flops`` where no peaks are known.

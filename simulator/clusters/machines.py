@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import catalog, checks
-from ..cluster import Cluster, check_ranks
+from ..cluster import Cluster
+from .knobs import check_ranks
 from .mesh import Mesh
 from .rails import Box, Rails
 from .wiring import Speed

@@ -9,9 +9,10 @@ from math import inf, prod
 from typing import Any
 
 from .. import catalog, checks
-from ..cluster import KNOBS, Cluster, check_ranks, instead
+from ..cluster import Cluster
 from .device import Device
 from .grid import Grid
+from .knobs import KNOBS, check_ranks, instead, many
 from .machines import TRUNK_LATENCY, dgx, mi300x, mixed
 from .star import Star
 from .tiers import Tiers
@@ -23,7 +24,7 @@ CARD = "100gbe-roce"
 
 def ideal(ranks: int) -> Cluster:
     """Compute as given, the network free."""
-    return Cluster.flat(ranks, inf, 0.0, name=f"{check_ranks(ranks)} ranks on an ideal network")
+    return Cluster.flat(ranks, inf, 0.0, name=f"{many(ranks)} on an ideal network")
 
 
 def single_switch(
@@ -36,7 +37,7 @@ def single_switch(
     """
     speed = _card(card, bandwidth, latency)
     half = (speed._replace(latency=speed.latency / 2),)
-    return Cluster(f"{check_ranks(ranks)} ranks on one switch, {_told(speed)}", ranks, Star(ranks, half, half))
+    return Cluster(f"{many(ranks)} on one switch, {_told(speed)}", ranks, Star(ranks, half, half))
 
 
 def fat_tree(
@@ -84,7 +85,9 @@ def torus(
     ``ranks`` instead of ``shape``: the cube, or the square of a chip with a 2D torus, that they fill. ``chip``: of the
     catalogue; its bandwidth is that of all its links together. ``bandwidth`` [B/s], ``latency`` [s]: of one link.
     """
-    if None not in (shape, ranks) and prod(shape) != ranks:  # type: ignore[arg-type]
+    if shape is not None:
+        shape = tuple(checks.several("shape", shape, "the sides of a torus, such as (4, 4, 4)"))
+    if shape is not None and ranks is not None and prod(shape) != ranks:
         raise ValueError(f"a torus takes a shape, or ranks that fill it; got shape={shape!r} and ranks={ranks!r}")
     wires = catalog.find(chip).texts.get("link", "")
     dimensions = 2 if "2D" in wires else 3

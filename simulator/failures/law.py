@@ -86,7 +86,7 @@ class Failures:
     def goodput(self, nodes: int) -> float:
         """The closed form for this law: crashes without memory, and always a node to take a crashed one's place.
 
-        Raises ValueError where crashes have memory (``shape`` is not 1) or never come.
+        Where crashes never come only checkpoints cost. Raises ValueError where they have memory: ``shape`` is not 1.
         """
         if self.shape != 1:
             raise ValueError(f"goodput has a closed form for shape=1; got shape={self.shape}: use simulate_training")

@@ -7,6 +7,7 @@ from .activity import bytes_sent, instructions, memory_note, peak_memory
 from .arrivals import last_arrivals
 from .exposure import exposed_communication, waiting
 from .forecast import Forecast, extrapolate
+from .holding import Held, memory_over_time, text_of
 from .learned import LossRow, final_loss, losses, staleness
 from .microbatches import in_flight
 from .rows import COMPUTATION, began, each_rank
@@ -29,6 +30,7 @@ from .utilization import hfu, mfu
 __all__ = [
     "COMPUTATION",
     "Forecast",
+    "Held",
     "LossRow",
     "began",
     "bubble",
@@ -49,6 +51,7 @@ __all__ = [
     "losses",
     "makespan",
     "memory_note",
+    "memory_over_time",
     "mfu",
     "peak_memory",
     "readable",
@@ -59,6 +62,7 @@ __all__ = [
     "step_time",
     "step_times",
     "summary",
+    "text_of",
     "throughput",
     "waiting",
 ]

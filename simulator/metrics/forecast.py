@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from .. import checks
-from .spending import HOUR, KWH, drawn, emitted, energy, hourly, unpowered, unpriced
+from .spending import HOUR, KWH, Price, drawn, emitted, energy, hourly, unpowered, unpriced
 from .summary import readable
 from .timing import makespan, steady_busy, steady_step, steady_times
 
@@ -72,7 +72,7 @@ def extrapolate(
     epochs: float | None = None,
     *,
     dataset: float | None = None,
-    price: float | None = None,
+    price: Price | None = None,
     goodput: float | None = None,
 ) -> Forecast:
     """A whole training like this run: the run itself, and steady steps for the rest.
@@ -81,7 +81,7 @@ def extrapolate(
 
     - ``steps``, ``samples``, ``tokens`` or ``epochs``: how long it is, one of them; parts of a step count whole.
     - ``dataset``: samples in an epoch, with ``epochs``.
-    - ``price``: USD per device and hour; None: those of the catalogue.
+    - ``price``: USD per device and hour, or such prices by names of devices; None: those of the catalogue.
     - ``goodput``: the useful share of the time, as ``failures.goodput`` says; what is lost costs as much per second.
 
     The steady step is the mean of all after the first; of a run of one step it is that. Raises ValueError unless one

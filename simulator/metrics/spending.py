@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import fsum
 from typing import TYPE_CHECKING
 
@@ -13,35 +14,71 @@ if TYPE_CHECKING:
 
     from ..run import Run
 
+Price = float | Mapping[str, float]
+"""USD per device and hour: the same for all, or for each by its name."""
 HOUR = 3600.0
 KWH = 3.6e6
 """Joules of a kilowatt-hour."""
 
 
-def cost(run: Run, price: float | None = None) -> float:
+def cost(run: Run, price: Price | None = None) -> float:
     """Money for the run [USD]: the sum over all ranks, servers included, of price · makespan.
 
-    - ``price``: USD per device and hour, the same for all; None: what each device costs in the catalogue, as of
-      ``run.facts.priced``.
+    - ``price``: USD per device and hour, the same for all, or a mapping from the names of the run's devices, or their
+      keys in the catalogue; None: what each device costs in the catalogue, as of ``run.facts.priced``.
 
-    Raises ValueError where nobody knows a price.
+    Raises ValueError where nobody knows a price, and for prices of devices that the run does not have.
 
     >>> from simulator import DataParallel, Model, cluster, simulate
     >>> hour = Model.of_times(blocks=1, forward=1200.0, backward=2400.0)
     >>> run = simulate(DataParallel(), hour, cluster("ideal", ranks=8, device="h100-sxm"), steps=1)
     >>> round(cost(run), 2), cost(run, price=2.5), run.facts.priced
     (55.04, 20.0, '2026-03')
+    >>> cost(run, price={"h100-sxm": 2.0})
+    16.0
     """
     return hourly(run, price) * makespan(run) / HOUR
 
 
-def hourly(run: Run, price: float | None = None) -> float:
+def hourly(run: Run, price: Price | None = None) -> float:
     """USD per hour of all devices together. Raises ValueError as ``cost``."""
+    if isinstance(price, Mapping):
+        prices = _by_name(run, price)
+        return fsum(prices[device.name] * len(ranks) for device, ranks in run.facts.fleet)
     if price is not None:
         return checks.number("price", price, least=0, of="in USD per device and hour") * run.ranks
     if reason := unpriced(run):
         raise ValueError(reason)
     return fsum((device.price or 0.0) * len(ranks) for device, ranks in run.facts.fleet)
+
+
+def _by_name(run: Run, price: Mapping[str, float]) -> dict[str, float]:
+    """The price of each device of a run [USD per hour]."""
+    devices = {device.name: device for device, _ in run.facts.devices}
+    if not devices:
+        raise ValueError(
+            f"prices by name need devices; this run of {run.strategy} does not know its own: give one price= for all"
+        )
+    there = ", ".join(map(repr, devices))
+    found: dict[str, float] = {}
+    for name, each in price.items():
+        named = name if name in devices else _name_of(name)
+        if named not in devices:
+            raise ValueError(f"price has the names of this run's devices, {there}; got {name!r}")
+        found[named] = checks.number(f"price[{name!r}]", each, least=0, of="in USD per device and hour")
+    if lacking := [name for name in devices if name not in found]:
+        raise ValueError(f"price has one for each device of the run, {there}; got none for {', '.join(lacking)}")
+    return found
+
+
+def _name_of(key: object) -> str:
+    """What the catalogue calls a device; "" where it has none of this key."""
+    from ..catalog import device
+
+    try:
+        return device(str(key)).name
+    except ValueError:
+        return ""
 
 
 def unpriced(run: Run) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .. import checks
 from ..clusters.device import dtype_name
 from ..model import Block, Model
-from ..operations import WIDTHS, MatMul, Operations, Stream, gradients, held_width
+from ..operations import MatMul, Operations, Stream, gradients, held_width
 from ..values import bounds
 from .transformer import ADAM
 
@@ -77,7 +77,7 @@ class Chain:
         )
 
     def _block(self, at: int) -> Block:
-        (n, k), width = self.shape, WIDTHS[self.dtype]
+        (n, k), width = self.shape, held_width(self.dtype)
         product = MatMul(self.forward / self.blocks / (2 * n * k), n, k)
         act = (self.activations or 0.0) / self.blocks * width
         moved = (Stream(self.moves * act, kernels=3),) if act else ()
@@ -95,7 +95,7 @@ class Chain:
         )
 
     def _tables(self) -> Block:
-        looked_up = self._work(Stream(2 * self.entries * WIDTHS[self.dtype]))
+        looked_up = self._work(Stream(2 * self.entries * held_width(self.dtype)))
         return Block(self.table, looked_up, looked_up, self.entering, weight=looked_up, saved_bytes=self.entering)
 
     def _work(self, *ops: MatMul | Stream) -> Operations:

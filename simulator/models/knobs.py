@@ -7,7 +7,7 @@ from typing import Any
 
 from ..clusters.device import dtype_name
 from ..model import Block, Model
-from ..operations import WIDTHS, Operations, held_width
+from ..operations import Operations, held_width
 from ..precision import in_width
 from .chains import Chain
 from .transformer import RECOMPUTE, Transformer
@@ -74,7 +74,7 @@ def _in_dtype(model: Model, dtype: str) -> Model:
             f"{model.name} has times or sizes of its own, which belong to one dtype; got dtype={dtype!r}: leave it out,"
             " or make the model of operations, as transformer and Model.from_torch do"
         )
-    blocks = in_width(model, dtype, WIDTHS[dtype] / WIDTHS[own])
+    blocks = in_width(model, dtype, held_width(dtype) / held_width(own))
     return model if own == dtype else replace(model, blocks=blocks, parameter_bytes=held_width(dtype))
 
 

@@ -3,6 +3,10 @@
 Sizes that ranks split with the units of a part (heads, hidden units, letters) are told apart from those that they do
 not: of a layer, with two bytes a number, s·h·(10 + 24/t + 5·a·s/(h·t)) bytes are kept on each of t ranks
 (Korthikanti et al. 2022, arXiv:2205.05198).
+
+In fp8 are the products with matrices of layers alone; attention, gates, scores for letters, and all that passes between
+products stay in bf16 (DeepSeek-AI 2024, arXiv:2412.19437, section 3.3; NVIDIA's Transformer Engine). Products read
+copies in fp8: a norm writes them at once, elsewhere casting is a kernel of its own.
 """
 
 from __future__ import annotations
@@ -41,11 +45,11 @@ def read(knobs: Transformer) -> Part:
     turn = (Stream(2 * s * (h + knobs.kv_width) * w),) if knobs.positions == "rotary" else ()
     return Part(
         forward=_work(knobs, product, *turn),
-        backward=_work(knobs, *turn, Stream(2 * s * columns * w), *gradients([product])),
+        backward=_work(knobs, *turn, Stream(2 * s * columns * w), *knobs.casts(s * columns), *gradients([product])),
         output_bytes=s * columns * w,
         units=knobs.by_head(h + knobs.biased, queries=1, keys=2),
         shares=True,
-        saved_bytes=knobs.act_bytes,
+        saved_bytes=float(s * h * knobs.kept),
     )
 
 
@@ -54,8 +58,8 @@ def mix(knobs: Transformer) -> Part:
     s, w, flash = knobs.sequence, knobs.width, bool(knobs.flash)
     width = knobs.hidden / knobs.heads
     skipped = 0.5 if flash and knobs.causal else 0.0
-    score = MatMul(s, s, width, knobs.heads, "count", "m", "count", skipped, knobs.flash)
-    value = MatMul(s, width, s, knobs.heads, "count", "m", "count", skipped, knobs.flash)
+    score = MatMul(s, s, width, knobs.heads, "count", "m", "count", skipped, knobs.flash, knobs.wide)
+    value = MatMul(s, width, s, knobs.heads, "count", "m", "count", skipped, knobs.flash, knobs.wide)
     squares, copy = knobs.heads * s * s, Stream(2 * knobs.act_bytes)
     drop = (Stream((2 * w + 1) * squares),) if knobs.dropout else ()
     softmax = Stream((1.5 if knobs.causal else 2) * w * squares)
@@ -78,16 +82,16 @@ def mix(knobs: Transformer) -> Part:
 
 def write(knobs: Transformer) -> Part:
     """What the heads found, added up."""
-    product = MatMul(knobs.sequence, knobs.hidden, knobs.hidden, units="k")
-    bias = ((knobs.hidden, 1),) if knobs.biased else ()
+    product, numbers = MatMul(knobs.sequence, knobs.hidden, knobs.hidden, units="k"), knobs.sequence * knobs.hidden
+    bias, cast = ((knobs.hidden, 1),) if knobs.biased else (), knobs.casts(numbers)
     return Part(
-        forward=_work(knobs, product),
-        backward=_work(knobs, *gradients([product])),
+        forward=_work(knobs, *cast, product),
+        backward=_work(knobs, *cast, *gradients([product])),
         output_bytes=knobs.act_bytes,
         units=(*knobs.by_head(knobs.hidden, queries=1), *bias),
         sums=True,
         saved_bytes=0.0,
-        saved_units=knobs.act_bytes,
+        saved_units=knobs.act_bytes + (numbers * knobs.kept if cast else 0),  # attention keeps it too, in bf16
     )
 
 
@@ -110,15 +114,18 @@ def think(knobs: Transformer) -> Part:
     ups = 2 if knobs.gated else 1
     up, down = MatMul(s, ups * f, h), MatMul(s, h, f, units="k")
     bias = ((h, 1),) if knobs.biased else ()
+    between, back = Stream((ups + 1) * s * f * w), Stream((2 * ups + 1) * s * f * w)
     return Part(
-        forward=_work(knobs, up, Stream((ups + 1) * s * f * w), down),
-        backward=_work(knobs, *gradients([down]), Stream((2 * ups + 1) * s * f * w), *gradients([up])),
+        forward=_work(knobs, up, between, *knobs.casts(s * f), down),
+        backward=_work(
+            knobs, *knobs.casts(s * h), *gradients([down]), back, *knobs.casts(ups * s * f), *gradients([up])
+        ),
         output_bytes=knobs.act_bytes,
         units=((f, ups * (h + knobs.biased) + h), *bias),
         shares=True,
         sums=True,
-        saved_bytes=knobs.act_bytes,
-        saved_units=float((ups + 1) * s * f * w),
+        saved_bytes=float(s * h * knobs.kept),
+        saved_units=float(s * f * (ups * w + knobs.kept)),
     )
 
 
@@ -126,10 +133,11 @@ def mixture(knobs: Transformer) -> tuple[Part, Part, Part]:
     """A gate that chooses experts for every token, the experts, and the sum of what they gave."""
     s, h, f, w = knobs.sequence, knobs.hidden, knobs.thinking, knobs.width
     ups, rows = 2 if knobs.gated else 1, s * knobs.top
-    choose = MatMul(s, knobs.experts, h)
+    choose = MatMul(s, knobs.experts, h, dtype=knobs.wide)
     moved = Stream(knobs.act_bytes + rows * h * w)
     mean = rows / knobs.experts
     up, down = MatMul(mean, ups * f, h, knobs.experts), MatMul(mean, h, f, knobs.experts)
+    between, back = Stream((ups + 1) * rows * f * w), Stream((2 * ups + 1) * rows * f * w)
     gate = Part(
         forward=_work(knobs, choose, moved),
         backward=_work(knobs, moved, *gradients([choose])),
@@ -140,12 +148,14 @@ def mixture(knobs: Transformer) -> tuple[Part, Part, Part]:
         saved_bytes=knobs.act_bytes,
     )
     experts = Part(
-        forward=_work(knobs, up, Stream((ups + 1) * rows * f * w), down),
-        backward=_work(knobs, *gradients([down]), Stream((2 * ups + 1) * rows * f * w), *gradients([up])),
+        forward=_work(knobs, *knobs.casts(rows * h), up, between, *knobs.casts(rows * f), down),
+        backward=_work(
+            knobs, *knobs.casts(rows * h), *gradients([down]), back, *knobs.casts(ups * rows * f), *gradients([up])
+        ),
         output_bytes=rows * h * w,
         units=((knobs.experts, f * (ups * (h + knobs.biased) + h) + knobs.biased * h),),
         experts=True,
-        saved_bytes=float(rows * (h + (ups + 1) * f) * w),
+        saved_bytes=float(rows * ((h + f) * knobs.kept + ups * f * w)),
     )
     gather = Part(
         forward=_work(knobs, moved),
@@ -175,7 +185,7 @@ def lookup(knobs: Transformer) -> Part:
 def pool(knobs: Transformer) -> Part:
     """A product of the first token and a square matrix."""
     h, w = knobs.hidden, knobs.width
-    product = MatMul(1, h, h)
+    product = MatMul(1, h, h, dtype=knobs.wide)
     return Part(
         forward=_work(knobs, product),
         backward=_work(knobs, *gradients([product])),
@@ -193,7 +203,7 @@ def score(knobs: Transformer) -> Part:
     Ranks split the letters and tell each other three numbers a token: maximum, sum, and the target's score.
     """
     s, w = knobs.sequence, knobs.width
-    product, scores = MatMul(s, knobs.vocab, knobs.hidden), s * knobs.vocab
+    product, scores = MatMul(s, knobs.vocab, knobs.hidden, dtype=knobs.wide), s * knobs.vocab
     return Part(
         forward=_work(knobs, product, Stream((w + 5 * FLOAT) * scores, kernels=4)),
         backward=_work(knobs, Stream((w + 3 * FLOAT) * scores, kernels=2), *gradients([product])),

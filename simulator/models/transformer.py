@@ -77,8 +77,25 @@ class Transformer:
 
     @property
     def width(self) -> int:
-        """Bytes of a number."""
+        """Bytes of a number that passes from part to part, which with "fp8" stays in bf16."""
+        return held_width(self.dtype)
+
+    @property
+    def kept(self) -> int:
+        """Bytes of a number of a product's input, which is kept as the product reads it."""
         return WIDTHS[self.dtype]
+
+    @property
+    def wide(self) -> str | None:
+        """The dtype of attention, scores and gates, where it is not that of the other products."""
+        return "bf16" if self.dtype == "fp8" else None
+
+    def casts(self, numbers: float) -> tuple[Stream, ...]:
+        """What makes so many numbers of fp8: it reads two bytes of each, and writes it, and it again transposed.
+
+        Products in fp8 take both matrices along their inner dimension, which is another one in the backward pass.
+        """
+        return (Stream((self.width + 2 * self.kept) * numbers),) if self.wide else ()
 
     @property
     def keys(self) -> int:
@@ -206,7 +223,8 @@ def transformer(
     - ``sequence``: tokens of a sample. ``kv_heads``: heads with keys and values of their own (None: all), a divisor
       of ``heads``.
     - ``ffn``: hidden units of the perceptron (None: 4·hidden); ``gated``: it has a third matrix, as in SwiGLU.
-    - ``dtype``: of parameters, gradients and activations; with "fp8" the first two stay in bf16.
+    - ``dtype``: of parameters, gradients and activations; with "fp8" layers multiply copies in fp8, and all else, with
+      attention and the scores, is in bf16.
       ``batch``: samples of a global batch.
     - ``recompute``: "selective" computes attention itself again in the backward pass, "full" whole layers.
     - ``experts``: perceptrons of each layer, of which a token uses ``top``; ``routing``: how much more of the tokens

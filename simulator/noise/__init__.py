@@ -78,9 +78,10 @@ def measured(times: Sequence[float], per: str = "step") -> Noise:
     >>> measured([2.0, 2.0, 5.0]).factors
     (0.6666666666666666, 0.6666666666666666, 1.6666666666666667)
     """
-    found = [checks.number("times", time, least=0, of="measured") for time in times]
+    given = checks.several("times", times, "a list of times, as in measured([2.0, 2.0, 5.0])")
+    found = [checks.number("times", time, least=0, of="measured") for time in given]
     if not fsum(found) > 0:
-        raise ValueError(f"measured: times are at least one, and not all 0; got times={list(times)!r}")
+        raise ValueError(f"measured: times are at least one, and not all 0; got times={given!r}")
     return Measured(tuple(time * len(found) / fsum(found) for time in found), checked(per))
 
 
@@ -111,7 +112,8 @@ def slow(factors: Mapping[int, float], steps: Iterable[int] | None = None) -> No
     for rank, factor in factors.items():
         checks.whole("rank", rank, of="slow")
         checks.number("factor", factor, above=0, of="slow")
-    when = None if steps is None else frozenset(checks.whole("steps", step, of="slow") for step in steps)
+    named = () if steps is None else checks.several("steps", steps, "the numbers of some steps, as range(10, 20)")
+    when = None if steps is None else frozenset(checks.whole("steps", step, of="slow") for step in named)
     return Slow(tuple(sorted(factors.items())), when)
 
 

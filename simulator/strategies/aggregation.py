@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import checks
-from ..rules.clipped import clip_factor
+from ..rules.clipped import clip_factor, squared_norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,8 @@ class WeightedMean(Aggregation):
 
     def __post_init__(self) -> None:
         if self.weights is not None:
-            object.__setattr__(self, "weights", tuple(self.weights))
+            given = checks.several("weights", self.weights, "a number for each worker, as in (3, 1)")
+            object.__setattr__(self, "weights", tuple(given))
             if sum(checks.number("weights", weight, least=0, of="WeightedMean") for weight in self.weights or ()) <= 0:
                 raise ValueError(f"WeightedMean: weights are at least 0, and not all 0; got weights={self.weights}")
 
@@ -106,7 +107,7 @@ class ClippedMean(Aggregation):
 
     def clipped(self, gradient: Tensor, weight: float = 1.0) -> Tensor:
         """``weight`` times a gradient of at most ``norm``; given ``weight`` times the gradient."""
-        squares: Any = gradient.square().sum() / weight**2
+        squares: Any = squared_norm(gradient) / weight**2
         return gradient * clip_factor(squares, self.norm)
 
     @property

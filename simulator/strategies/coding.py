@@ -11,6 +11,7 @@ from ..compression import DGC, Compressor, ErrorFeedback
 from ..compression.base import Shapes
 from ..problems.draws import mix
 from ..rank import Rank
+from ..rules.scaled import adaptive
 from ..values import Grads, Named, Value
 
 if TYPE_CHECKING:
@@ -69,6 +70,16 @@ def memories_of(compressor: Compressor, value: Value) -> tuple[Named, ...]:
     if isinstance(compressor, DGC):
         return Named(f"velocity of {value}"), Named(f"residual of {value}")
     return (Named(f"error of {value}"),) if isinstance(compressor, ErrorFeedback) else ()
+
+
+
+def require_one_scale(me: Rank, compressor: Compressor | None) -> None:
+    """Raise ValueError where what is left out of one step would join gradients of a loss with another scale."""
+    if isinstance(compressor, (DGC, ErrorFeedback)) and adaptive(me.rule):
+        raise ValueError(
+            f"{compressor} remembers gradients from step to step, and their scale would change meanwhile; got"
+            f" rule={me.rule}: give Scaled a FixedScale, or take a compressor without a memory"
+        )
 
 
 def shapes_of(me: Rank, value: Value) -> Shapes:

@@ -12,6 +12,7 @@ from ..rank import Rank
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Value, whole
 from .alike import require_alike
+from .coding import require_one_scale
 from .compressed_mail import Mailed
 from .encoding import end_to_end
 from .exchange import Exchange
@@ -57,6 +58,7 @@ class Compressed(Layer):
 
     def rules(self, me: Rank) -> Rules:
         require_alike(me, self.compressor)
+        require_one_scale(me, self.compressor)
         mailed = Mailed(self, me)
 
         def average(collective: AllReduce) -> Program:

@@ -15,11 +15,13 @@ from .. import checks
 from ..compression import Compressor
 from ..program import AllReduce, Backward, BackwardWeight, Start, Update, Wait
 from ..rank import Rank
+from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Params, Value
 from .aggregation import Aggregation, ClippedMean, Mean, aggregation_of
 from .alike import require_alike, require_whole
 from .buckets import BUCKET, Bucket, Buckets, check_bucket
+from .coding import require_one_scale
 from .exchange import Exchange, clipped
 from .starting import alike
 
@@ -63,8 +65,10 @@ class DataParallel(Layer):
     def rules(self, me: Rank) -> Rules:
         buckets, aggregate = Buckets(me, self.bucket_bytes), aggregation_of(self.aggregate)
         require_alike(me, self.compression)
+        require_one_scale(me, self.compression)
         if isinstance(aggregate, ClippedMean):
             require_whole(me, aggregate)
+            require_plain_loss(me.rule, str(aggregate))
         exchange = Exchange("data", self.compression, aggregate)
         overlap = self.overlap and not isinstance(aggregate, ClippedMean)  # it needs the norm of all
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from .. import checks
 from ..program import AllReduce, Collective, Compute, ReduceScatter, Send, Update
 from ..rank import Rank
-from ..rules.clipped import clip_factor
+from ..rules.clipped import clip_factor, squared_norm
 from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
 from ..values import Chunk, Grads, Named, Replicated, Value, whole
@@ -102,7 +102,7 @@ class Clip:
     def _clip(self, update: Update) -> Program:
         me, parts = self.me, self._parts(update)
         twice = self._twice()
-        width = float(me.width(Grads(me.blocks)))
+        width = max(4.0, me.width(Grads(me.blocks)))
         yield Compute(SquaredNorm(len(parts)), (*parts, *twice), (NORM,), sizes=(width,))
         for axis in (*SHARED, *(("data",) if self.mine else ())):
             if me.grid.get(axis, 1) > 1:
@@ -156,7 +156,7 @@ class SquaredNorm:
         """``[1]``."""
         import torch
 
-        squares = torch.stack([tensor.square().sum() for tensor in tensors])
+        squares = torch.stack([squared_norm(tensor) for tensor in tensors])
         return (squares[: self.count].sum() - squares[self.count :].sum()).reshape(1)
 
 

@@ -42,18 +42,16 @@ class Loader(Layer):
         checks.whole("prefetch", self.prefetch, least=1, of="in steps per worker")
 
     def rules(self, me: Rank) -> Rules:
-        begun = 0
-
         def load(load: Load) -> Program:
             """Start what may be fetched by now, wait for what is wanted now, and let go of where it was kept."""
-            nonlocal begun
             if load.step is not None:  # another loader's
                 yield load
                 return
-            step, part = me.step, load.microbatch % me.microbatches
-            while begun <= step or begun < min(step + self.workers * self.prefetch + 1, me.total):
-                yield self._fetch(me, begun)
-                begun += 1
+            step, part, begun = me.step, load.microbatch % me.microbatches, me.memory.get("steps loaded", 0)
+            until = max(step + 1, min(step + self.workers * self.prefetch + 1, me.total))
+            for later in range(begun, until):
+                yield self._fetch(me, later)
+            me.memory["steps loaded"] = max(begun, until)
             for value in load.writes:
                 fetched = Ahead(_numbered(value, part), step)
                 yield Wait(fetched)

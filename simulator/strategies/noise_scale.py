@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..noise_scale import AVERAGED, OWN
 from ..program import AllReduce, Collective, Instruction, Measure, ReduceScatter
 from ..rank import Rank
+from ..rules.clipped import squared_norm
 from ..rules.scaled import require_plain_loss
 from ..stack import Layer, Program, Rules
 from ..values import Grads, Value, whole
@@ -72,4 +73,4 @@ class Square:
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """A number."""
-        return gradient.square().sum() * self.factor
+        return squared_norm(gradient) * self.factor

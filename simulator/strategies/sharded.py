@@ -72,7 +72,7 @@ class Sharded(Layer):
         checks.whole("prefetch", self.prefetch, of="in buckets")
 
     def holds(self, me: Rank, held: tuple[Value, ...]) -> tuple[Value, ...]:
-        if self.stage < 3:
+        if self.stage < 3 or not held:  # who learns nothing has nothing
             return held
         return tuple(mine(me, Params(bucket)) for bucket in Buckets(me, self.bucket_bytes).all)
 

@@ -36,7 +36,8 @@ class Shares(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = tuple(checks.number("weights", weight, above=0, of="Shares") for weight in self.weights)
+        given = checks.several("weights", self.weights, "a number for each worker, as in Shares((3, 1))")
+        weights = tuple(checks.number("weights", weight, above=0, of="Shares") for weight in given)
         object.__setattr__(self, "weights", tuple(int(one) if one == int(one) else one for one in weights))
         if not weights:
             raise ValueError("Shares: weights has one for each worker; got none")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from itertools import product
 from typing import Any
 
 from .. import checks
 from ..checking import AnyStrategy
-from ..cluster import Cluster, cluster
-from ..clusters.device import dtype_name
+from ..cluster import ALGORITHMS, Cluster
+from ..clusters.device import Device, dtype_name
+from ..clusters.knobs import device_of, instead
+from ..clusters.named import cluster
 from ..model import Model
 from ..models import model
 from ..models.transformer import RECOMPUTE
@@ -22,6 +25,8 @@ from .content import digest, version
 
 SIZES = ("nodes", "ranks")
 """Knobs of clusters that are given by name."""
+PARTS = ("device", "algorithm")
+"""Knobs of all clusters; None: as they are."""
 GIVEN = ("strategy", "workload", "cluster", "ranks", "seed", "replay")
 """What a sweep gives ``simulate`` itself."""
 
@@ -39,19 +44,19 @@ class Impossible:
 
 @dataclass(frozen=True)
 class Case:
-    """One combination. ``knobs`` are those of ``simulate``, ``sizes`` those that its cluster was made with."""
+    """One combination. ``knobs`` are those of ``simulate``, ``made`` those that its cluster was made with."""
 
     strategy: Stack
     model: Model | Problem
     cluster: Cluster | Impossible
     knobs: Mapping[str, Any]
-    sizes: Mapping[str, Any]
+    made: Mapping[str, Any]
 
     def columns(self) -> dict[str, Any]:
         """What tells it from others in a table."""
-        told = dict(strategy=str(self.strategy), model=self.model.name, cluster=str(self.cluster))
-        sizes = {**self.sizes, **({"ranks": self.cluster.ranks} if isinstance(self.cluster, Cluster) else {})}
-        return {**told, **sizes, **{name: _cell(value) for name, value in self.knobs.items()}}
+        first = dict(strategy=str(self.strategy), model=self.model.name, cluster=str(self.cluster))
+        made = {**self.made, **(_own(self.cluster, self.made) if isinstance(self.cluster, Cluster) else {})}
+        return {**first, **{name: _cell(value) for name, value in {**made, **self.knobs}.items()}}
 
     def key(self, seed: int) -> str:
         """The same for the same content in every process, another one where anything differs."""
@@ -65,13 +70,13 @@ def cases(strategies: object, models: object, clusters: object, lists: Mapping[s
     named = dict(strategies=listed(strategies), models=listed(models), clusters=listed(clusters))
     _refuse_empty(named)
     _check_words(values)
-    sizes = {name: values.pop(name) for name in SIZES if name in values}
+    made = {name: values.pop(name) for name in (*SIZES, *PARTS) if name in values}
     return [
-        Case(strategy, workload, where, knobs, size)
-        for strategy, workload, (where, size), knobs in product(
+        Case(strategy, workload, where, knobs, how)
+        for strategy, workload, (where, how), knobs in product(
             [_strategy(one) for one in named["strategies"]],
             [_model(one) for one in named["models"]],
-            list(_clusters(named["clusters"], sizes)),
+            list(_clusters(named["clusters"], made)),
             list(_combinations(values)),
         )
     ]
@@ -85,7 +90,7 @@ def listed(given: object) -> list[Any]:
 
 def knobs() -> list[str]:
     """The names of the lists that a sweep takes beside strategies, models and clusters."""
-    return [*SIZES, *(name for name in signature(simulate).parameters if name not in GIVEN)]
+    return [*SIZES, *PARTS, *(name for name in signature(simulate).parameters if name not in GIVEN)]
 
 
 def _check(values: Mapping[str, Sequence[object]]) -> None:
@@ -108,6 +113,12 @@ def _check_words(values: Mapping[str, Sequence[object]]) -> None:
     for recompute in values.get("recompute", ()):
         if recompute is not None:
             checks.one_of("recompute", recompute, RECOMPUTE)
+    for algorithm in values.get("algorithm", ()):
+        if algorithm is not None:
+            checks.one_of("algorithm", algorithm, ALGORITHMS)
+    for device in values.get("device", ()):
+        if device is not None:
+            device_of(device)
     for dtype in values.get("dtype", ()):
         if dtype is not None:
             dtype_name(dtype)
@@ -119,30 +130,32 @@ def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any
 
 
 def _clusters(
-    given: Sequence[object], sizes: Mapping[str, Sequence[Any]]
+    given: Sequence[object], made: Mapping[str, Sequence[Any]]
 ) -> Iterator[tuple[Cluster | Impossible, dict[str, Any]]]:
-    """Clusters, and the sizes that they were made with."""
+    """Clusters, and the knobs that they were made with."""
+    sizes = [name for name in SIZES if name in made]
     for one in given:
-        if not isinstance(one, str):
-            checks.kind("clusters", one, Cluster, 'a list of clusters, or names such as "dgx-a100"')
-            if sizes:
-                raise ValueError(f"a cluster that is given has its size; got {one}, and {', '.join(sizes)}: name it")
-            yield one, {}  # type: ignore[misc]
-        else:
-            yield from _of_sizes(one, list(_combinations(sizes)))
+        if isinstance(one, str):
+            yield from _named(one, list(_combinations(made)))
+            continue
+        checks.kind("clusters", one, Cluster, 'a list of clusters, or names such as "dgx-a100"')
+        if sizes:
+            raise ValueError(f"a cluster that is given has its size; got {one}, and {', '.join(sizes)}: name it")
+        for knobs in _combinations(made):
+            yield _made(str(one), knobs, partial(instead, one)), knobs  # type: ignore[arg-type]
 
 
-def _of_sizes(name: str, sizes: Sequence[dict[str, Any]]) -> Iterator[tuple[Cluster | Impossible, dict[str, Any]]]:
-    """A cluster of every size. Raises ValueError where none can be."""
-    found = [(_of_size(name, size), size) for size in sizes]
-    if all(isinstance(made, Impossible) for made, _ in found):
-        cluster(name, **sizes[0])
+def _named(name: str, several: Sequence[dict[str, Any]]) -> Iterator[tuple[Cluster | Impossible, dict[str, Any]]]:
+    """A cluster with every combination of knobs. Raises ValueError where none can be."""
+    found = [(_made(name, knobs, lambda given: cluster(name, **given)), knobs) for knobs in several]
+    if all(isinstance(one, Impossible) for one, _ in found):
+        cluster(name, **several[0])
     yield from found
 
 
-def _of_size(name: str, size: Mapping[str, Any]) -> Cluster | Impossible:
+def _made(name: str, knobs: Mapping[str, Any], make: Callable[[dict[str, Any]], Cluster]) -> Cluster | Impossible:
     try:
-        return cluster(name, **size)
+        return make({knob: value for knob, value in knobs.items() if value is not None})
     except ValueError as error:
         return Impossible(name, str(error))
 
@@ -171,6 +184,15 @@ def _known(one: Any) -> AnyStrategy:
     return one  # type: ignore[no-any-return]
 
 
+def _own(where: Cluster, made: Mapping[str, Any]) -> dict[str, Any]:
+    """How many ranks a cluster has, and what of ``PARTS`` it has itself where nobody says it."""
+    names = dict.fromkeys(device.name for device in where.devices or (where.device,))
+    own = {"device": ", ".join(names), "algorithm": where.algorithm}
+    return {"ranks": where.ranks, **{name: told for name, told in own.items() if made.get(name, told) is None}}
+
+
 def _cell(value: object) -> object:
     """A value of a knob as it stands in a table."""
+    if isinstance(value, Device):
+        return value.name
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -7,6 +7,7 @@ from math import nan
 from typing import TYPE_CHECKING, Any
 
 from ..cluster import Cluster
+from ..clusters.knobs import many
 from ..metrics import readable
 from ..stack import Stack
 from .mixes import Mix
@@ -136,7 +137,7 @@ def _winner(best: Choice) -> list[str]:
     room = best.cluster.device.memory
     of = f" of {room / GB:.1f}" if room else ""
     return [
-        f"Best of those simulated: {best.mix}, on {best.cluster.ranks} ranks.",
+        f"Best of those simulated: {best.mix}, on {many(best.cluster.ranks)}.",
         f"A step takes {readable(best.step_time)}{cost}: {spent}.",
         f"The fullest rank holds {best.memory / GB:.1f}{of} GB.",
     ]
@@ -148,7 +149,7 @@ def _against(best: Choice, other: Choice, objective: str) -> str:
     more = {name: rates[1] * getattr(other.parts, name) - rates[0] * getattr(best.parts, name) for name in MEANT}
     most = max(more, key=lambda name: more[name])
     lost = _worth(other, objective) / _worth(best, objective) - 1
-    where = f", on {other.cluster.ranks} ranks" if other.cluster.ranks != best.cluster.ranks else ""
+    where = f", on {many(other.cluster.ranks)}" if other.cluster.ranks != best.cluster.ranks else ""
     worse = f"{other.mix}{where}: {max(lost, 0.0):.1%} {'dearer' if objective == 'cost' else 'slower'}"
     amount = f"{more[most]:.3g} USD" if objective == "cost" else readable(more[most])
     matters = more[most] > TOLD * _worth(best, objective)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import checks
 from ..cluster import Cluster
+from ..clusters.knobs import check_cluster
 from ..errors import OutOfMemoryError
 from ..model import Model
 from ..models import model as published
@@ -123,7 +124,7 @@ def _able(model: Model, given: Cluster | Sequence[Cluster], refused: Counter[str
     if not clusters:
         raise ValueError(f"cluster is {example}; got {given!r}: a cluster is missing")
     for one in clusters:
-        checks.kind("cluster", one, Cluster, example)
+        check_cluster(one, example=example)
     lacks = [_lacks(model, one) for one in clusters]
     if all(lacks):
         raise ValueError(f"a cluster computes in the dtype of {model.name}; {lacks[0]}, or another device")

@@ -37,7 +37,8 @@ def sweep(
     - ``strategies``, ``models``, ``clusters``: lists of objects, or of names such as "DataParallel", "gpt3-175b" and
       "dgx-a100". A single thing is a list of one.
     - ``lists``: of values for knobs of ``simulate`` (``batch``, ``dtype``, ``recompute``, ``noise``, ``detail``, …; of
-      ``steps`` there are 2 unless told), and ``nodes`` or ``ranks`` of clusters given by name.
+      ``steps`` there are 2 unless told); ``nodes`` or ``ranks`` of clusters given by name; and ``device`` and
+      ``algorithm`` of any cluster, instead of its own.
     - ``seeds``: a list of them, or how many. With several, each number is the mean, and columns that end in ``_low``
       and ``_high`` hold its 95 % interval (Student's t, cut at zero), NaN where all seeds agree, as without noise.
     - ``cache``: a directory that keeps every result, by content, as soon as it is there: a sweep that was interrupted

@@ -12,7 +12,7 @@ from ..cluster import Cluster
 from ..errors import CannotFold, OutOfMemoryError
 from ..experiment import Experiment
 from ..fitting import ensure_fits
-from ..folding import Programs, apart, folded
+from ..folding import Programs, apart
 from ..memory import Text, alone
 from ..model import Model
 from ..rules import Rule
@@ -84,7 +84,7 @@ class Trial:
         text.stack.check(text.ranks, text.model)
         experiment = Experiment(text.stack, text.model, None, text.model, self.cluster, steps=1, seed=0)
         try:
-            return experiment.run(folded(self._told, text.stack, self.cluster, few=True))
+            return experiment.run_folded(self._told, few=True)
         except CannotFold:
             return experiment.run(apart(self.cluster.ranks))
 

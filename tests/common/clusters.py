@@ -8,7 +8,8 @@ from hypothesis import settings
 
 import simulator as sim
 from simulator import AllGather, AllReduce, Broadcast, Grads, ReduceScatter
-from simulator.plans import Plan, Planner
+from simulator.plan import Plan
+from simulator.plans import Planner
 
 from .orders import Only
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ... import checks
 from ...program import ANY, Compute, Copy, Record, Recv, Send, Update
 from ...rank import Rank
+from ...rules.scaled import require_plain_loss
 from ...stack import Program
 from ...values import Params
 from ..single import gradient
@@ -32,7 +33,8 @@ class FedAsync(Asynchronous):
     - ``mu``: a spring as in ``FedProx``.
     - ``local_steps``, ``weights``: as in ``FedAvg``; the weights say only who has how much data.
 
-    Raises ValueError for a mixing outside 0 … 1, a negative mu, and as ``FedAvg`` does.
+    Raises ValueError for a mixing outside 0 … 1, a negative mu, a spring where the rule scales losses, and as
+    ``FedAvg`` does.
 
     >>> FedAsync(0.9, weight=HingeWeight(10, 4), local_steps=5)
     FedAsync(local_steps=5, mixing=0.9, weight=HingeWeight(slope=10, grace=4))
@@ -52,6 +54,8 @@ class FedAsync(Asynchronous):
     def work(self, me: Rank) -> Program:
         """A client: train, send the parameters, go on with those that come back."""
         params = Params(me.blocks)
+        if self.mu:
+            require_plain_loss(me.rule, "FedAsync with a spring")
         for step in me.steps():
             if self.mu and step % self.local_steps == 0:
                 yield Copy(params, ANCHOR)

@@ -41,7 +41,8 @@ class Federated(Order):
         super().__post_init__()
         checks.whole("local_steps", self.local_steps, least=1)
         if self.weights is not None:
-            object.__setattr__(self, "weights", tuple(self.weights))  # a list has no hash
+            given = checks.several("weights", self.weights, "a number for each client, as in (3, 1)")
+            object.__setattr__(self, "weights", tuple(given))  # a list has no hash
             for weight in self.weights:
                 checks.number("weights", weight, above=0, of="the data of a client")
 

@@ -13,6 +13,7 @@ from ...program import Compute, Send
 from ...rank import Rank
 from ...stack import Layer, Program, Rules
 from ..alike import require_whole
+from .federated import AXIS
 from .guarding import require_federation, tells
 from .secure_aggregation import Masked
 
@@ -77,7 +78,8 @@ class GaussianNoise(Layer):
 
         def send(send: Send) -> Program:
             if tells("GaussianNoise", me, send):
-                key = (self.seed, me.rank, me.step, getattr(send.value, "key", 0))
+                # Ranks that are one client together draw the same.
+                key = (self.seed, me.at(AXIS), me.step, getattr(send.value, "key", 0))
                 yield Compute(Noised(self.clip, self.sigma, key), (send.value,), (send.value,))
             yield send
 

@@ -105,7 +105,10 @@ def allotted(blocks: int, split: tuple[int, ...]) -> tuple[int, ...]:
 
 def checked_split(split: Sequence[int] | None) -> tuple[int, ...] | None:
     """A split as a user gives it. Raises ValueError for what are no whole numbers of blocks."""
-    return None if split is None else tuple(checks.whole("split", many, least=1, of="blocks") for many in split)
+    if split is None:
+        return None
+    given = checks.several("split", split, "a number of blocks for each stage, as in (6, 2)")
+    return tuple(checks.whole("split", many, least=1, of="blocks") for many in given)
 
 
 def require_split(split: Sequence[int] | None, stages: int) -> None:
