@@ -41,7 +41,7 @@ SIZES = (1, 4_096, 16_384, 65_536, 262_144)
 TICK = 1e-6
 """Less time than this is not told apart from none [s]: a message may be there when its sender is still sending."""
 
-WORK = Compute(_work)
+WORK = Compute(_work, seconds=0.5e-3)
 """Between messages ranks compute; without it their threads are still awake, and times are not those of training."""
 
 Samples = dict[int, list[float]]
@@ -79,10 +79,11 @@ class Probe(Order):
 
 
 def _there_and_back(buffer: Named, rank: int) -> Program:
-    """From 1 to 0, who comes later, and back to 1, who waits."""
+    """From 1 to 0, who comes later, and back to 1, who waits. A Recv ends when its rank begins what follows: work."""
     if rank == 0:
         yield WORK
         yield Recv(buffer, source=1)
+        yield WORK
     yield Send(buffer, to=1 - rank)
     if rank == 1:
         yield Recv(buffer, source=0)
@@ -105,7 +106,12 @@ def measure_network(problem: Problem, ranks: int, seed: int = 0) -> Cluster:
     """
     if ranks == 1:
         return Cluster.flat(1, bandwidth=1e9, name="1 process on this machine")
-    run = execute(Probe(), problem, ranks, STEPS, seed, progress=False)
+    return network_of(execute(Probe(), problem, ranks, STEPS, seed, progress=False))
+
+
+def network_of(run: Run) -> Cluster:
+    """The flat cluster on which the ``Probe`` ran, by its spans."""
+    ranks = run.ranks
     (sending, crossed), (arriving, late), reducing = _sends(run), _arrivals(run), _reductions(run)
     message, sent_byte = _line(sending)
     latency, per_byte = _line(arriving)
@@ -152,22 +158,18 @@ def _timed(run: Run, name: str, rank: int | None = None) -> dict[tuple[int, int]
 
 
 def _pairs(run: Run) -> Iterator[tuple[int, list[tuple[Span, Span, Span | None]]]]:
-    """By size: each Send, the Recv that takes it, and the Send of the other end at that time, if there is one."""
+    """By size: each Send, the Recv that takes it, and the Send of the other end in which it began, if there is one."""
     for source, target in ((0, 1), (1, 0)):
         sent, back, received = _timed(run, "Send", source), _timed(run, "Send", target), _timed(run, "Recv", target)
         for key in sent.keys() & received.keys():
             yield key[0], [
-                (put, taken, next((other for other in back[key] if _overlap(put, other)), None))
+                (put, taken, next((other for other in back[key] if other.start <= put.start < other.end), None))
                 for put, taken in zip(sent[key], received[key])
             ]
 
 
-def _overlap(one: Span, other: Span) -> bool:
-    return one.start < other.end and other.start < one.end
-
-
 def _sends(run: Run) -> tuple[Samples, Samples]:
-    """What a Send takes of the sender's time, alone and while the other end sends."""
+    """What a Send takes of the sender's time, alone and beginning while the other end sends."""
     alone: Samples = defaultdict(list)
     crossed: Samples = defaultdict(list)
     for size, pairs in _pairs(run):

@@ -62,7 +62,7 @@ class Mail:
         self.machine.at(thread.clock, lambda: self._push(channel, parcel))
 
     def _delay(self, channel: Channel, parcel: Parcel, start: float, end: float) -> float:
-        """What holds a Send up that would take from ``start`` to ``end``, most of all if the other end sends then."""
+        """What holds a Send up that would take from ``start`` to ``end``; of two that cross it is one."""
         parcel.sent, channel.sending = start, (start, end)
         back = self.channels.get((channel.target, channel.source))
         crossed = back is not None and back.sending[0] < end and start < back.sending[1]

@@ -63,6 +63,39 @@ def test_what_a_send_takes_longer_is_drawn_and_delays_its_sender():
     assert sorted(drawn) == pytest.approx([quick, quick + 7.0], rel=1e-12)
 
 
+@pytest.mark.parametrize("sender, receiver, extra", [(3.0, 0.0, 0.0), (0.0, 3.0, LATENCY + 5.0)])
+def test_a_message_has_delays_of_its_own_where_its_receiver_comes_late(sender: float, receiver: float, extra: float):
+    late = took(OneMessage(sender, receiver), rendezvous=True, message_delays=(0.0,), late_delays=(5.0,))
+    assert late == pytest.approx(3.0 + LATENCY + SIZE / BANDWIDTH + extra, rel=1e-12)
+    assert took(OneMessage(0.0, 3.0), rendezvous=True, message_delays=(5.0,)) == pytest.approx(
+        3.0 + 2 * LATENCY + SIZE / BANDWIDTH + 5.0, rel=1e-12
+    )  # as otherwise, where nothing else is said
+
+
+@dataclass(frozen=True)
+class BothSend(sim.Order):
+    """Two ranks send to each other, rank 1 after ``later`` seconds."""
+
+    later: float = 0.0
+
+    def program(self, me):
+        value = Params(me.blocks)
+        for _ in me.steps():
+            yield sim.Compute(len, seconds=self.later * me.rank)
+            yield sim.Send(value, to=1 - me.rank)
+            yield sim.Recv(value, source=1 - me.rank)
+
+    axis = "pair"
+
+
+@pytest.mark.parametrize("later, sends", [(0.0, [2.0, 7.0]), (1.0, [2.0, 7.0]), (2.5, [2.0, 2.0])])
+def test_one_of_two_sends_that_cross_has_delays_of_its_own(later: float, sends: list[float]):
+    overheads = sim.Overheads(message=2.0, send_delays=(0.0,), crossed_delays=(5.0,), rendezvous=True)
+    cluster = sim.Cluster.flat(2, BANDWIDTH, LATENCY, overheads=overheads)
+    run = sim.simulate(BothSend(later), sim.Model.of_times(blocks=1, parameters=100), cluster, steps=1)
+    assert sorted(s.end - s.start for s in run.spans if s.stream.startswith("to")) == pytest.approx(sends, rel=1e-12)
+
+
 def test_delays_are_drawn_with_the_seed_and_keep_messages_in_order():
     delays = dict(message_delays=(0.0, 7.0), collective_delays=(0.0, 3.0))
     cluster = sim.Cluster.flat(2, BANDWIDTH, LATENCY, overheads=sim.Overheads(**delays))  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ class Overheads:
       an interpreter wait for each other.
     - ``send_delays``, ``message_delays``, ``collective_delays`` [s]: extra delays, as often as they were measured;
       every Send, message on its way, or collective draws one with the seed of the run. Operating systems make them.
-    - ``crossed_delays`` [s]: those of a Send while the other end sends to this one, if not ``send_delays``.
+    - ``crossed_delays`` [s]: those of one of two Sends that cross, if not ``send_delays``.
       ``late_delays`` [s]: those of a message whose receiver begins to wait after its Send, if not ``message_delays``.
     """
 
