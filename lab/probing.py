@@ -206,10 +206,12 @@ def _line(samples: Samples, quantile: float = 0.1) -> tuple[float, float]:
 
 
 def _delays(samples: Samples, fixed: float, per_byte: float) -> tuple[float, ...]:
-    """What each took longer than a quick one of its size."""
-    return tuple(
-        max(0.0, seconds - fixed - size * per_byte) for size, found in sorted(samples.items()) for seconds in found
-    )
+    """What each took longer than a quick one of its size.
+
+    Only of messages whose bytes take little: what many bytes take longer is the link's doing, not chance's.
+    """
+    light = [size for size in sorted(samples) if size * per_byte <= fixed] or sorted(samples)[:1]
+    return tuple(max(0.0, seconds - fixed - size * per_byte) for size in light for seconds in samples[size])
 
 
 def _slower(samples: Samples) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ from lab.truth.here import report, shaped
 from lab.truth.here.cells import Cell, cells, distinct, rows_of, workload
 from lab.truth.here.host import Task
 from lab.truth.here.namespaces import ForbiddenError, hosts
-from lab.truth.here.observing import Watch, observe, own_seconds, steady
+from lab.truth.here.observing import Machine, Watch, observe, own_seconds, steady, undisturbed
 from lab.truth.here.rows import Row, Store
 from simulator.metrics import COMPUTATION
 from simulator.spans import kind
@@ -143,6 +143,14 @@ def test_runs_go_on_until_two_are_alike():
     found = observe(execute, most=3)
     assert 2 <= len(asked) <= 3 and found.seconds == pytest.approx(6.0) and found.spread == 0.0
     assert found.stated == 0.0 and found.machine.busy >= 0.0
+
+
+@pytest.mark.parametrize("idle, attempts", [([True], 1), ([False, True], 2), ([False] * 5, 3)])
+def test_what_was_disturbed_is_measured_again(monkeypatch: pytest.MonkeyPatch, idle: list[bool], attempts: int):
+    moments, asked = iter(idle), list[int]()
+    monkeypatch.setattr(Watch, "stop", lambda _: Machine(0.0, 0.0, 0.0 if next(moments) else 0.5))
+    found, calm = undisturbed(lambda: asked.append(1) or len(asked), most=3)
+    assert found == len(asked) == attempts and calm is (attempts < 3)
 
 
 def test_ones_own_work_counts_as_ones_own():

@@ -9,6 +9,7 @@ states are sharded as well (``zero`` 1), gradients pass while others are compute
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,7 +38,12 @@ def others() -> Iterator[Row]:
     for line in table("other_runs"):
         setup = _setup(line)
         name = f"{line['run']}, {line['n_gpus']} x {line['gpu']}, {line['dtype']}"
-        yield Row(name, line["run"], _seconds(line, setup), setup)
+        yield Row(name, _authors(line["source"]), _seconds(line, setup), setup)
+
+
+def _authors(source: str) -> str:
+    """Who published it, without where: 'Dao 2023', 'NVIDIA/DeepLearningExamples'."""
+    return re.split(r"[ ,]*[(,@]", source)[0]
 
 
 def _seconds(line: Mapping[str, str], setup: Setup) -> float:

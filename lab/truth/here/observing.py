@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 import psutil
 
@@ -14,6 +15,7 @@ from lab.machine import is_idle
 from simulator.metrics import step_ends
 from simulator.run import Run
 
+T = TypeVar("T")
 WARM_UP = 3
 """Steps that do not count, of either clock."""
 ALIKE = 0.1
@@ -50,6 +52,16 @@ def steady(run: Run) -> float:
     """Seconds per step after the first steps: the mean, since some strategies do something every few steps only."""
     ends = step_ends(run)
     return (ends[-1] - ends[WARM_UP - 1]) / (run.steps - WARM_UP)
+
+
+def undisturbed(measure: Callable[[], T], most: int = MOST) -> tuple[T, bool]:
+    """What is measured while the machine is idle, if that is had in a few attempts; and whether it was."""
+    while True:
+        watch, most = Watch(), most - 1
+        found = measure()
+        idle = watch.stop().idle
+        if idle or most <= 0:
+            return found, idle
 
 
 def observe(execute: Callable[[], Run], most: int = MOST) -> Observation:

@@ -51,6 +51,7 @@ def _head(rows: Sequence[Row], strategies: int) -> str:
     measured = {row.name for row in rows}
     timed = [row for row in rows if row.error is not None]
     idle = [row for row in timed if row.idle]
+    spread = mean([row.spread or 0.0 for row in idle] or [0.0])
     return f"""# Truth: this machine
 
 Every strategy is predicted from calibration alone, then measured. Calibration times messages, collectives and empty
@@ -64,6 +65,8 @@ measured while the machine was idle (other processes took less than 15 % of a co
 2 %); the others are marked *busy*: their errors say little about the prediction.
 
 - idle: {summary(idle)}
+- the machine itself: of the runs of one row, seconds apart, the slowest takes {spread:.1%} longer than the quickest on
+  average, and rows measured again after minutes differ by more: little less can be asked of a prediction
 - busy: {summary(row for row in timed if not row.idle)}
 - target when idle: mean at most {TARGET:.0%}, worst at most {WORST:.0%}
 

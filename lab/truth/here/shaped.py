@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cloudpickle
 
+from lab.machine import is_idle
 from lab.prediction import Here
 from lab.profiling import Profile, profile
 
@@ -75,7 +76,7 @@ def _rows(
         found, here = json.loads(line), _machine(task)
         observed = Observation(found["seconds"], found["spread"], found["stated"], watch.stop())
         predicted = steady(foretell(cell, here, profiles[cell]))
-        yield row_of(network, cell, here, predicted, observed, found["counted"])
+        yield row_of(network, cell, is_idle(here.busy), predicted, observed, found["counted"])
         watch = Watch()
 
 
