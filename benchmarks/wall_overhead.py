@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import simulator as sim
 from lab.launch import Place, run_ranks
+from lab.observed import Observed
 from lab.running import Job
-from lab.wall import Observed, run_rank
+from lab.wall import run_rank
 from simulator.values import bounds
 
 TARGET = 1.10

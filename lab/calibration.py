@@ -59,11 +59,18 @@ def calibrate(problem: Problem, ranks: int = 2, computing: int | None = None, se
 
     ``computing`` is ``ranks`` unless told otherwise; where some ranks only serve it is the number of workers. Takes a
     few seconds. Simulate ``calibration.problem`` on ``calibration.cluster`` to predict a run on this machine.
-    Raises ValueError for what is no Problem.
+    Raises ValueError for what is no Problem, and RankError as ``execute`` does.
+
+    Example::
+
+        here = lab.calibrate(sim.problem("digits-mlp"), ranks=2)
+        predicted = sim.simulate(sim.DataParallel(), here.problem, here.cluster, steps=20)
     """
     checks.kind("problem", problem, Problem, 'a Problem, such as sim.problem("digits-mlp")')
+    ranks = checks.whole("ranks", ranks, least=1)
+    computing = ranks if computing is None else checks.whole("computing", computing, least=1)
     busy = busy_cores()
-    times = measure_blocks(problem, computing or ranks, seed)
+    times = measure_blocks(problem, computing, seed)
     cluster = measure_network(problem, ranks, seed)
     return Calibration(cluster, replace(problem, times=times), busy)
 

@@ -126,7 +126,7 @@ def _gather_all(collective: AllGather, meeting: Meeting) -> Begun:
         assert collective.into is not None
         meeting.tensors.write(collective.into, torch.cat([gathered[i][: lengths[i]] for i in range(n)]))
 
-    row = value.nbytes / max(1, len(value)) if len(value) else 0.0
+    row = float(mine[:1].nbytes)  # of mine, which has rows where anybody has: who has none passes on those of others
     sent = gathered_bytes([length * row for length in lengths], meeting.at) if collective.ragged else None
     return Begun(work, finish, meeting.sends(collective, times=n) if sent is None else sent)
 
@@ -144,7 +144,7 @@ def _all_to_all(collective: AllToAll, meeting: Meeting) -> Begun:
         tensors.write(collective.arrived, arrived)
 
     leaving = int(counts.sum() - counts[meeting.at])
-    return Begun(work, finish, float(leaving * value[:1].nbytes if len(value) else 0))
+    return Begun(work, finish, float(leaving * value[:1].nbytes))
 
 
 def _broadcast(collective: Broadcast, meeting: Meeting) -> Begun:
@@ -154,7 +154,10 @@ def _broadcast(collective: Broadcast, meeting: Meeting) -> Begun:
 
 
 def _barrier(collective: Barrier, meeting: Meeting) -> Begun:
-    return Begun(meeting.group.barrier(), lambda: None)
+    options = dist.BarrierOptions()
+    if meeting.value.is_cuda:  # nccl would guess a GPU from the rank
+        options.device_ids = [meeting.value.get_device()]
+    return Begun(meeting.group.barrier(options), lambda: None)
 
 
 _ISSUE: dict[type, Callable[..., Begun]] = {
@@ -176,7 +179,7 @@ def _padded(value: torch.Tensor, n: int) -> torch.Tensor:
     """The n parts of a value as rows of one tensor; backends want rows of one length."""
     flat = value.reshape(-1)
     parts = [flat[slice(*bounds(flat.numel(), i, n))] for i in range(n)]
-    rows = flat.new_zeros(n, max(map(len, parts)))
-    for row, part in zip(rows, parts):
+    padded = flat.new_zeros(n, max(map(len, parts)))
+    for row, part in zip(padded, parts):
         row[: len(part)] = part
-    return rows
+    return padded

@@ -38,13 +38,15 @@ def compare(
 
     One row per strategy: predicted and measured time per step [ms] and their error [%], throughput [samples/s], bytes
     sent by all ranks, the last loss and the mean staleness on each clock. Errors are honest only when the machine is
-    idle; ``busy cores`` says how many cores other processes were using when it was calibrated.
+    idle; ``busy cores`` says how many cores other processes were using when it was calibrated. Raises ValueError where
+    there is nothing to compare, and what ``execute`` raises.
 
     Example::
 
         lab.compare([sim.DataParallel(), sim.Pipeline("1f1b", microbatches=4)], sim.problem("digits-mlp"), ranks=2)
     """
-    several = [strategies] if isinstance(strategies, (Order, Layer, Stack)) else strategies
+    alone = [strategies] if isinstance(strategies, (Order, Layer, Stack)) else None
+    several = alone or checks.several("strategies", strategies, "a strategy, or several in a list")
     return table(pairs(several, problem, ranks, steps, seed))
 
 

@@ -62,8 +62,8 @@ def checks() -> list[Check]:
 def examine() -> Iterator[Check]:
     """The checks one by one, what is quick and basic first."""
     yield guarded(idle, needed=False)  # first: the other checks are load themselves
-    yield memory()
-    yield python()
+    yield guarded(memory, needed=False)
+    yield guarded(python)
     yield from dependencies()
     for check in (notebook_kernel, torch_distributed, loopback, two_real_ranks):
         yield guarded(check)

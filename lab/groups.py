@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout, _world
 
 _groups: dict[tuple[str, tuple[int, ...], str], Any] = {}
 """Process groups of this process, kept from run to run: one per stream, members and device."""
@@ -25,9 +25,21 @@ def group_of(stream: str, members: tuple[int, ...], rank: int, device: str) -> A
         name = f"{stream}/{'-'.join(map(str, members))}/{kind}"
         store = dist.PrefixStore(name, _get_default_store())
         make = _nccl if kind == "cuda" else dist.ProcessGroupGloo
-        known = _groups[stream, members, kind] = make(store, members.index(rank), len(members), timeout=_timeout())
-    known._set_default_timeout(_timeout())
+        known = _groups[stream, members, kind] = make(store, members.index(rank), len(members), timeout=waiting_time())
+    known._set_default_timeout(waiting_time())
     return known
+
+
+def waiting_time() -> timedelta:
+    """How long members of a group wait for each other: whoever started the ranks has told the default group."""
+    world: Any = dist.group.WORLD
+    return cast(timedelta, world._get_backend(torch.device("cpu")).options._timeout)
+
+
+def wait_at_most(seconds: float) -> None:
+    """From now on the members of every process group wait for each other at most so long."""
+    for group in list(_world.pg_map):
+        _set_pg_timeout(timedelta(seconds=seconds), group)
 
 
 def held_groups() -> int:
@@ -45,9 +57,3 @@ def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     options = backend.Options()
     options._timeout = timeout
     return backend(store, rank, size, options)
-
-
-def _timeout() -> timedelta:
-    """That of the default group: who started the ranks has set it for this run."""
-    world: Any = dist.group.WORLD
-    return cast(timedelta, world._get_backend(torch.device("cpu")).options._timeout)

@@ -74,7 +74,7 @@ def memory(
     else:
         rows, label, named = _of_text(held, ranks, steps), "instructions of two steps", ("Memory by kind", ":")
     most = max(row.most.total for row in rows)
-    size, unit = _unit_of(most)
+    size, unit = _unit_of_bytes(most)
     shape = (10, max(2.9, 1.4 + 0.9 * len(rows)))
     figure, axes = plt.subplots(
         len(rows), sharex=True, sharey=True, squeeze=False, figsize=shape, layout="constrained"
@@ -107,13 +107,13 @@ def _fact(rows: Sequence[Row]) -> str:
     """Who holds most, and of what, the largest first."""
     fullest = max(rows, key=lambda row: row.most.total)
     most = fullest.most
-    size, unit = _unit_of(most.total)
+    size, unit = _unit_of_bytes(most.total)
     kinds = sorted((getattr(most, kind), kind) for kind in KINDS if getattr(most, kind) > WORTH * most.total)
     parts = ", ".join(f"{kind} {held / size:.3g}" for held, kind in reversed(kinds))
     return f"{fullest.name} holds most, {most.total / size:.3g} {unit}: {parts}"
 
 
-def _unit_of(most: float) -> tuple[float, str]:
+def _unit_of_bytes(most: float) -> tuple[float, str]:
     return next((pair for pair in UNITS if most >= pair[0]), UNITS[-1])
 
 

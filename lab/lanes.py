@@ -56,10 +56,12 @@ class Underway:
 class Lane:
     """One stream of a rank: what is put on it runs in a thread of its own, one thing after another.
 
-    A lone collective needs no thread: its backend already runs a group's collectives in order.
+    A lone collective needs no thread: its backend already runs a group's collectives in order. ``enter`` is what the
+    thread does first.
     """
 
     name: str
+    enter: Callable[[], None]
     thread: ThreadPoolExecutor | None = None
     last: Future[None] | None = None
     collectives: list[Underway] = field(default_factory=list)
@@ -82,7 +84,7 @@ class Lane:
 
     def run(self, action: Callable[[], None]) -> Future[None]:
         """Do something after everything that was put here before."""
-        self.thread = self.thread or ThreadPoolExecutor(1, thread_name_prefix=self.name)
+        self.thread = self.thread or ThreadPoolExecutor(1, thread_name_prefix=self.name, initializer=self.enter)
         before, self.collectives = self.collectives, []
         self.last = self.thread.submit(_after, before, action)
         return self.last

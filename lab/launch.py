@@ -94,7 +94,7 @@ class Handle:
         show_output: bool,
     ):
         _check(ranks, timeout)
-        facts = {"path": list(sys.path), "folder": os.getcwd(), "timeout": timeout}
+        facts = {"path": list(sys.path), "folder": os.getcwd()}
         self._job = Frame("job", facts, cloudpickle.dumps((function, arguments)))
         self._ranks, self._timeout, self._on_progress, self._show = ranks, timeout, on_progress, show_output
         self._progress = 0.0

@@ -32,6 +32,14 @@ GROUPS = {
 }
 """Group of instructions: its colour and its types. Other types are drawn in ``OTHER``."""
 
+SAID = {
+    "ForwardPart": "Forward",
+    "BackwardPart": "Backward",
+    "BackwardInput": "Backward (inputs)",
+    "BackwardWeight": "Backward (weights)",
+}
+"""What a legend calls a type whose own name says how a program is made, not what it is for."""
+
 OTHER = "#8C8C8C"
 COLOURS = {name: colour for colour, names in GROUPS.values() for name in names}
 
@@ -62,4 +70,5 @@ def _patches(drawn: Sequence[Bar]) -> list[Patch]:
     seen = {bar.kind for bar in drawn}
     names = {colour: [name for name in types if name in seen] for colour, types in GROUPS.values()}
     names[OTHER] = sorted(seen - set(COLOURS))
-    return [Patch(color=colour, label=", ".join(types)) for colour, types in names.items() if types]
+    said = {colour: dict.fromkeys(SAID.get(name, name) for name in types) for colour, types in names.items()}
+    return [Patch(color=colour, label=", ".join(words)) for colour, words in said.items() if words]

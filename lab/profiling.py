@@ -89,7 +89,7 @@ def time_all(place: Place, whole: Stack, problem: Problem, ranks: int, steps: in
     model, rule, times = problem.model(), rule_of(whole, problem), Times()
     members = [Rank(whole, rank, ranks, model, steps, rule) for rank in range(ranks)]
     # Each draws its own batches, as real ranks do.
-    tensors = [Tensors(me, problem, seed, Batches(problem, seed)) for me in members]
+    tensors = [Tensors(me, problem, seed, Batches(problem, seed), place.device) for me in members]
     watches = [Stopwatch(mine.me, place, times) for mine in tensors]
     for mine, watch in zip(tensors, watches):
         mine.run = {kind: watch.timed(action) for kind, action in mine.run.items()}
@@ -127,6 +127,7 @@ class Stopwatch:
                 self.waited = False
             start = time.perf_counter()
             action(instruction)
+            self.place.synchronise()
             self.note(str(instruction), time.perf_counter() - start)
 
         return act

@@ -12,7 +12,8 @@ from simulator.run import Run
 
 from . import torchrun
 from .launch import run_ranks
-from .wall import Observed, run_rank
+from .observed import Observed
+from .wall import run_rank
 
 if TYPE_CHECKING:
     from .running import Job

@@ -26,13 +26,12 @@ import cloudpickle
 
 from .board import Board
 from .channel import Channel, Frame
-from .place import Place
+from .place import Place, backend_of, claimed_device
 from .sources import Sources
 
 BEAT = 0.2
 """Seconds between two signs of life."""
-_FOR_EVER = timedelta(hours=24)  # while joining, the parent decides how long is too long
-_MARGIN = 10.0  # seconds that a process group waits beyond the parent's timeout, since the parent acts first
+_FOR_EVER = timedelta(hours=24)  # the parent decides how long is too long: who waits may do so while others go on
 _MOST_GROUPS = 64  # a process that holds more process groups than this is replaced
 
 
@@ -62,16 +61,13 @@ def _join(rank: int, ranks: int, board: Board, inbox: SimpleQueue[Frame]) -> Pla
     from torch import distributed
 
     torch.set_num_threads(1)
-    gpus = torch.cuda.device_count() >= ranks
-    if gpus:
-        torch.cuda.set_device(rank)
+    device = claimed_device(rank, ranks)
     port = inbox.get().facts["port"]
     board.note(0, "joining the others", waiting=True)
     store = distributed.TCPStore("127.0.0.1", port, is_master=False, timeout=_FOR_EVER)
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpus else "gloo", store=store, rank=rank, world_size=ranks, timeout=_FOR_EVER
-    )
-    return Place(rank, ranks, f"cuda:{rank}" if gpus else "cpu", board)
+    backend = backend_of(device)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=_FOR_EVER)
+    return Place(rank, ranks, device, board)
 
 
 def _answer(channel: Channel, job: Frame, place: Place, sources: Sources) -> None:
@@ -90,15 +86,13 @@ def _answer(channel: Channel, job: Frame, place: Place, sources: Sources) -> Non
 def _work(job: Frame, place: Place) -> bytes:
     """The pickled result. Folder and module path are the parent's; leftovers of earlier jobs are set right."""
     import torch
-    from torch.distributed import distributed_c10d as c10d
 
     sys.path[:] = job.facts["path"]
     os.chdir(job.facts["folder"])
     importlib.invalidate_caches()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
-    for group in list(c10d._world.pg_map):
-        c10d._set_pg_timeout(timedelta(seconds=job.facts["timeout"] + _MARGIN), group)
+    place.enter()
     function, arguments = cloudpickle.loads(job.body)
     return cloudpickle.dumps(function(place, *arguments))
 

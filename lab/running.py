@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from simulator import checks
 from simulator.checking import AnyStrategy
 from simulator.experiment import identity
 from simulator.facts import Facts
@@ -20,7 +21,8 @@ from simulator.stack import Stack, stack
 from . import torchrun
 from .engines import engine as engine_of
 from .launch import Handle, start_ranks
-from .wall import Observed, run_rank
+from .observed import Observed
+from .wall import run_rank
 
 
 def execute(
@@ -51,6 +53,7 @@ def execute(
 
         run = lab.execute(sim.DataParallel(), sim.problem("digits-mlp"), ranks=2, steps=20)
     """
+    checks.flag("progress", progress)
     run = engine_of(engine)
     return run(job(strategy, problem, ranks, steps, seed), timeout, progress)
 
@@ -66,6 +69,12 @@ def start(
     """As ``execute``, but return at once: ``handle.progress``, ``handle.stop()``, ``handle.result()``.
 
     ``result()`` raises StoppedError after ``stop()``. Raises ValueError under torchrun, where only ``execute`` works.
+
+    Example::
+
+        handle = lab.start(sim.DataParallel(), sim.problem("digits-mlp"), ranks=2, steps=500)
+        handle.progress, handle.done
+        run = handle.result()
     """
     if torchrun.inside():
         raise ValueError("torchrun has started the ranks already, and each waits for the others: use lab.execute")
@@ -95,7 +104,7 @@ class Job:
         pieces = [piece for one in observed for piece in one.pieces]
         return Run(
             clock="wall",
-            cluster=f"{self.ranks} processes on this machine",
+            cluster=f"{self.ranks} processes on {_machines()}",
             spans=merged([one.spans for one in observed]),
             samples=sorted((sample for one in observed for sample in one.samples), key=lambda sample: sample.time),
             outcomes=tuple(one.outcomes for one in observed),
@@ -145,6 +154,10 @@ def job(strategy: AnyStrategy, problem: Problem, ranks: int | None, steps: int, 
     prepare(whole, problem.model(), ranks, steps, seed, learning=True)
     problem.check()
     return Job(whole, problem, ranks, steps, seed)
+
+
+def _machines() -> str:
+    return "this machine" if torchrun.hosts() == 1 else f"{torchrun.hosts()} machines"
 
 
 def _remedy(given: object) -> str:

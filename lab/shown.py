@@ -8,7 +8,7 @@ import numpy as np
 
 from simulator import checks, metrics
 from simulator.run import Run
-from simulator.spans import RANK, START, STEP
+from simulator.spans import END, RANK, START, STEP
 
 from .bars import Bar, bars, visits
 from .drawing import A_RUN
@@ -40,15 +40,18 @@ def view_of(run: Run, steps: int | range | None, name: str = "run") -> View:
     """What there is to see of some steps. Raises ValueError for what is no Run, and where nothing was observed."""
     checks.kind(name, run, Run, A_RUN)
     table, step, wanted = run.spans.table(), _steps(run), wanted_steps(run, steps)
-    shown = np.isin(table[:, RANK], _ranks(run)) & np.isin(step, wanted)
+    room = np.isin(table[:, RANK], _ranks(run))
+    shown = room & np.isin(step, wanted)
     if not shown.any():
         raise ValueError(f"the run has spans in steps 0 to {run.steps - 1}; got steps={steps}")
     shown &= step <= _last_that_fits(step[shown])
-    every = bars(run, np.flatnonzero(shown))
-    drawn = visits(every) if len(every) > BARS else every
-    start, end = min(bar.start for bar in drawn), max(bar.end for bar in drawn)
-    until, fitting = _first(_of_fewer(drawn), end)
     which = range(int(step[shown].min()), int(step[shown].max()) + 1)
+    start = float(table[shown, START].min())
+    shown |= room & ~_own(run) & (step < which[0]) & (table[:, END] > start)  # a server waits since before
+    every = [bar._replace(start=max(bar.start, start)) for bar in bars(run, np.flatnonzero(shown)) if bar.end >= start]
+    drawn = visits(every) if len(every) > BARS else every
+    end = max(bar.end for bar in drawn)
+    until, fitting = _first(_of_fewer(drawn), end)
     ranks = sorted({bar.rank for bar in fitting})
     return View(fitting, start, until - start, end - start, which, ranks, joined=len(every) > BARS)
 
@@ -76,8 +79,12 @@ def _steps(run: Run) -> np.ndarray:
     """
     table = run.spans.table()
     meanwhile = np.searchsorted(metrics.step_ends(run), table[:, START] - metrics.began(run), side="right")
-    own = np.isin(table[:, RANK], [] if run.asynchronous else run.workers)
-    return np.where(own, table[:, STEP], np.minimum(meanwhile, run.steps - 1))
+    return np.where(_own(run), table[:, STEP], np.minimum(meanwhile, run.steps - 1))
+
+
+def _own(run: Run) -> np.ndarray:
+    """Which spans have a step of their own."""
+    return np.isin(run.spans.table()[:, RANK], [] if run.asynchronous else run.workers)
 
 
 def _ranks(run: Run) -> list[int]:

@@ -27,8 +27,11 @@ def timeline(run: Run, ax: Axes | None = None, steps: int | range | None = None)
     bars or 32 ranks, what a rank does for a microbatch at a time becomes one bar, and then only what fits is shown; the
     title says so. A picture of a later step starts at time 0, too. Where workers do not wait for each other, a step is
     the time until the slowest has ended it. Numbers in bars are microbatches. Until the last member has come to a
-    collective, the others are drawn as waiting. Raises ValueError for what is no Run, and when nothing was observed in
+    collective, the others are drawn as waiting. A server, and anybody in an asynchronous run, is drawn with all that it
+    does meanwhile, whatever step that is of. Raises ValueError for what is no Run, and when nothing was observed in
     these steps.
+
+    Example: ``plots.timeline(sim.simulate(sim.Pipeline("1f1b"), model, cluster), steps=1)``
     """
     require_axes(ax)
     view = view_of(run, steps)
@@ -44,7 +47,12 @@ def timeline(run: Run, ax: Axes | None = None, steps: int | range | None = None)
 
 
 def two_timelines(virtual: Run, wall: Run, steps: int | range | None = None) -> Figure:
-    """Draw the two clocks one above the other with the same time axis; the arguments are as for ``timeline``."""
+    """Draw the two clocks one above the other with the same time axis; the arguments are as for ``timeline``.
+
+    So what was predicted stands above what was measured. Raises ValueError as ``timeline`` does.
+
+    Example: ``plots.two_timelines(sim.simulate(…), lab.execute(…), steps=range(2, 4))``
+    """
     views = [view_of(run, steps, name) for name, run in (("virtual", virtual), ("wall", wall))]
     seconds = max(view.seconds for view in views)
     figure, axes = plt.subplots(2, sharex=True, figsize=(10, sum(map(_height, views))), layout="constrained")

@@ -20,7 +20,7 @@ import cloudpickle
 from simulator.errors import RankError
 
 from .board import Board
-from .place import Place, inside_rank
+from .place import Place, backend_of, claimed_device, inside_rank
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -29,6 +29,11 @@ def inside() -> bool:
     """Whether torchrun, or a launcher that speaks like it, started this process."""
     started = "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in _NEEDED)
     return started and not inside_rank()
+
+
+def hosts() -> int:
+    """How many machines take part: torchrun has an agent on each."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1")) if inside() else 1
 
 
 def run_here(function: Callable[..., Any], ranks: int, *arguments: Any, timeout: float = 30.0) -> list[Any]:
@@ -53,18 +58,16 @@ def _place(timeout: float) -> Place:
     import torch
     from torch import distributed
 
-    local, locals_ = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    gpus = torch.cuda.device_count() >= locals_
-    if gpus:
-        torch.cuda.set_device(local)
+    from .groups import wait_at_most
+
+    device = claimed_device(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(1)
-    if not distributed.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-        _join(backend, timeout)
+    if distributed.is_initialized():
+        wait_at_most(timeout)
+    else:
+        _join(backend_of(device), timeout)
         atexit.register(_leave)
-    hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
-    device = f"cuda:{local}" if gpus else "cpu"
-    return Place(distributed.get_rank(), distributed.get_world_size(), device, Board.private(), hosts)
+    return Place(distributed.get_rank(), distributed.get_world_size(), device, Board.private(), hosts())
 
 
 def _join(backend: str, timeout: float) -> None:

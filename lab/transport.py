@@ -98,11 +98,14 @@ class Letters:
 
     def _reclaim(self, target: int, taken: int) -> None:
         """Take back the letters up to a number, which their receiver has had, or has to have now."""
-        with self.lock:
-            waiting = self.sending[target]
-            while waiting and self.sent[target] - len(waiting) < taken:
+        while True:
+            with self.lock:
+                waiting = self.sending[target]
+                if not waiting or self.sent[target] - len(waiting) >= taken:
+                    return
                 work, letter = waiting.popleft()
-                work.wait()
+            work.wait()  # not with the lock: other streams go on meanwhile, and this may wait for what they do
+            with self.lock:
                 self.spare[letter.numel() - HEADER].append(letter)
 
     def expect(self, what: Iterable[Instruction]) -> None:

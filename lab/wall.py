@@ -1,49 +1,33 @@
 """The wall clock: interprets programs on real processes.
 
 It is the twin of ``simulator.virtual``: it runs the very same programs, hands the maths to the same ``Tensors``, and
-observes the same spans and samples; only here time passes by itself.
+observes the same spans and samples; only here time passes by itself. On a GPU a computation lasts until the GPU
+has done it, and a collective until somebody has waited for it, since nccl does not tell when it ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from simulator.errors import ProgramError
 from simulator.hazards import Hazard, InFlight, awaits
-from simulator.holdings import Piece
-from simulator.learning import Batches, Tensors
+from simulator.learning import Tensors
 from simulator.problem import Problem
 from simulator.program import ANY, Collective, Instruction, Message, Record, Recv, Send, Start, Until, Wait
 from simulator.rank import Rank
-from simulator.rules import Rule
 from simulator.spans import COMPUTE, Sample, Spans
-from simulator.stack import Stack
+from simulator.stack import Program, Stack
 from simulator.values import Params, whole
-from simulator.workload import rule_of
 
 from .clocks import Clock, agree
 from .collectives import issue
 from .lanes import Lane, Pending, Underway
+from .observed import Observed, prepared
 from .place import Place
 from .transport import Arrived, Letters
-
-
-@dataclass
-class Observed:
-    """What one rank brings back from a run."""
-
-    spans: Spans
-    samples: list[Sample]
-    outcomes: list[int]
-    pieces: list[Piece]
-    clock_error: float
-    buffers: dict[str, Any] = field(default_factory=dict)
 
 
 def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:
@@ -56,22 +40,6 @@ def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int
         machine.close()
     held = tensors.pieces(stack.holds(me))
     return Observed(machine.spans, machine.samples, machine.outcomes, held, machine.clock.error, tensors.buffers())
-
-
-def prepared(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> tuple[Rank, Tensors]:
-    """A rank and its tensors, with torch warm."""
-    rule = rule_of(stack, problem)
-    warm_up(rule)
-    me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
-    return me, Tensors(me, problem, seed, Batches(problem, seed), place.device)
-
-
-@lru_cache(maxsize=64)
-def warm_up(rule: Rule) -> None:
-    """Let torch load what it loads on first use (1 to 2 s for optimizers), before time counts."""
-    leaf: torch.Tensor = torch.nn.Parameter(torch.zeros(2))
-    leaf.grad = torch.zeros(2)
-    rule.step(rule.optimizer([("0.", leaf)] if rule.per_tensor else [leaf]))
 
 
 class Wall:
@@ -89,6 +57,7 @@ class Wall:
         self.flight = None if stack.order.static else InFlight()
         self.texts: dict[Instruction, str] = {}
         self.clock = Clock()
+        self.failure: BaseException | None = None  # of a sub-program
         self.special: dict[type[Instruction], Callable[[Any, str, int, str], object]] = {
             Start: self._start, Wait: self._wait, Record: self._record, Until: self._until,
             Send: self._send, Recv: self._recv,
@@ -96,28 +65,30 @@ class Wall:
 
     def run(self) -> None:
         """From the common zero of all ranks to the end of the program."""
-        place, me, program = self.place, self.me, self.stack.program(self.me)
         self.note(0, "agreeing on the time", True)
-        self.clock = agree(place.rank, place.ranks)
-        step, result = -1, None
+        self.clock = agree(self.place.rank, self.place.ranks)
+        self._interpret(self.stack.program(self.me))
+        if self.me.missing_steps:
+            raise ProgramError(self.me.missing_steps)
+        self.note(self.me.step, "finishing", True)
+        self._finish(self.pending)
+        self.letters.finish()
+        self.place.synchronise()
+        dist.barrier()
+
+    def _interpret(self, program: Program) -> None:
+        me, step, result = self.me, -1, None
         while True:
             try:
                 instruction = program.send(result)
             except StopIteration:
-                break
+                return
             if me.step != step:
                 step = me.step
-                place.board.progress(step / me.total)
+                self.place.board.progress(step / me.total)
             if self.flight is not None:
                 self._examine(instruction)
             result = self.do(instruction, COMPUTE, step)
-        if me.missing_steps:
-            raise ProgramError(me.missing_steps)
-        self.note(me.step, "finishing", True)
-        self._finish(self.pending)
-        self.letters.finish()
-        self._synchronise()
-        dist.barrier()
 
     def close(self) -> None:
         """End the threads of the streams."""
@@ -126,6 +97,8 @@ class Wall:
 
     def do(self, instruction: Instruction, stream: str, step: int) -> object:
         """Run one instruction on a stream, as part of a step; gives what the program gets for it."""
+        if self.failure is not None:
+            raise self.failure
         text = self.texts.get(instruction)
         if text is None:
             text = self.texts[instruction] = str(instruction)
@@ -134,20 +107,19 @@ class Wall:
             return special(instruction, stream, step, text)
         if isinstance(instruction, Collective):
             self._issue(instruction, stream, step, text).wait()
-            return None
+        else:
+            self._compute(instruction, stream, step, text)
+        return None
+
+    def _compute(self, instruction: Instruction, stream: str, step: int, text: str) -> None:
         self.note(step, text)
         start = self.clock.now()
         noted = self.tensors.compute(instruction)
-        self._synchronise()
+        self.place.synchronise()
         end = self.clock.now()
         self.spans.add(self.me.rank, stream, text, step, start, end)
         if noted is not None:
             self.samples.append(Sample(self.me.rank, step, end, *noted, self.me.version))
-        return None
-
-    def _synchronise(self) -> None:
-        if self.place.device != "cpu":
-            torch.cuda.synchronize(self.place.device)
 
     def _examine(self, instruction: Instruction) -> None:
         assert self.flight is not None
@@ -168,7 +140,7 @@ class Wall:
 
         def settle() -> None:
             begun.after()
-            self._synchronise()
+            self.place.synchronise()
 
         def done(end: float) -> None:
             # It began when the one before it on this stream had ended, however early it was issued.
@@ -205,7 +177,7 @@ class Wall:
     # ------------------------------------------------------------ control
 
     def _start(self, start: Start, stream: str, step: int, text: str) -> None:
-        lane = self.lanes.setdefault(start.on, Lane(start.on))
+        lane = self._lane(start.on)
         alone = start.what[0] if len(start.what) == 1 else None
         if isinstance(alone, Collective) and lane.idle:
             begun = self._issue(alone, start.on, step, self.texts.setdefault(alone, str(alone)))
@@ -216,11 +188,21 @@ class Wall:
             done = lane.run(lambda: self._sub_program(start, step if start.step is None else start.step))
             self.pending.append(Pending(start.what, done.result))
 
+    def _lane(self, name: str) -> Lane:
+        if name not in self.lanes:
+            self.lanes[name] = Lane(name, self.place.enter)
+        return self.lanes[name]
+
     def _sub_program(self, start: Start, step: int) -> None:
+        instruction: Instruction = start
         try:
             for instruction in start.what:
                 self.do(instruction, start.on, step)
         except BaseException as error:
+            # The program raises it with its next instruction. Should it be waiting for another rank, the board tells.
+            self.failure = error
+            text = f"{instruction} on stream {start.on!r} raised {type(error).__name__}: {error}"
+            self.note(step, text, isinstance(instruction, (Collective, Send, Recv)))
             self.letters.fail(error)
             raise
 
@@ -242,8 +224,9 @@ class Wall:
 
         Once the first Send is out the work is done to its end: its receivers count on all of it.
         """
+        self.letters.expect(until.what)
         waiting = self.texts.setdefault(until.recv, str(until.recv))
-        lane, messages = self.lanes.setdefault("until", Lane("until")), list[Arrived]()
+        lane, messages = self._lane("until"), list[Arrived]()
         # Taken in a thread, stored here: nothing may write the parameters with which the work computes.
         arrival = lane.run(lambda: messages.append(self.letters.receive(until.recv)))
         done, sending = 0, False

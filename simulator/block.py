@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from . import checks
 from .values import Tied, bounds
-from .work import FREE, Scaled, Work
+from .work import FREE, Scaled, Work, require_work
 
 EXPERT = -3
 """Column of the expert's number in the rows that a Part with ``routes`` gives, one for each choice of an expert."""
+PARTS = "the Parts of a block, in their order, or () for a block that ranks do not share"
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,18 @@ class Part:
       outputs add up. ``adds``: it adds what entered the part of that number in the block.
     - ``mixes``: every token of it reads other tokens, as attention does; with ``causal`` only those before it.
     - ``routes``: it sends tokens to experts, in rows whose column ``EXPERT`` says to which; ``experts``: it is these
-      experts, its units. ``routing``: with ``routes``, how much more of the tokens the busiest rank sends or gets than
-      the mean one; without it an AllToAll cannot be timed without tensors.
+      experts, its units; ``inside``: units of each expert, which ranks split that split those of other parts.
+      ``routing``: with ``routes``, how much more of the tokens the busiest rank sends or gets than the mean one;
+      without it an AllToAll cannot be timed without tensors.
     - ``saved_bytes``: what it keeps for its backward pass, per sample (None: what enters it); ``saved_units`` too,
       which ranks split that split its units. ``again_bytes``: what its backward pass first computes again, per sample,
       and holds only while it runs; it is split as ``saved_units`` are.
+
+    Raises ValueError for counts and sizes below 0, and a ``routing`` below 1.
+
+    >>> part = Part(parameters=8, units=((10, 100),), shares=True)  # 8 that all ranks hold, 100 for each of 10 units
+    >>> part.held(index=0, of=5)
+    208
     """
 
     forward: Work = FREE
@@ -42,19 +50,42 @@ class Part:
     causal: bool = False
     routes: bool = False
     experts: bool = False
+    inside: tuple[tuple[int, int], ...] = ()
     routing: float | None = None
     saved_bytes: float | None = None
     saved_units: float = 0.0
     again_bytes: float = 0.0
 
+    def __post_init__(self) -> None:
+        checks.owned(self)
+        require_work("forward", self.forward, of="Part")
+        require_work("backward", self.backward, of="Part")
+        checks.whole("parameters", self.parameters, of="Part")
+        checks.kind("units", self.units, tuple, "(how many, parameters of each), one pair or more, as in ((8, 100),)")
+        if self.adds is not None:
+            checks.whole("adds", self.adds, of="Part")
+        for name in ("output_bytes", "saved_units", "again_bytes"):
+            checks.number(name, getattr(self, name), least=0, of="Part")
+        for name, least in (("saved_bytes", 0), ("routing", 1)):
+            if (value := getattr(self, name)) is not None:
+                checks.number(name, value, least=least, of="Part")
+
     @property
     def split(self) -> bool:
         """Whether tensor parallelism splits it."""
-        return (bool(self.units) and not self.experts) or self.mixes
+        return bool(self.split_units) or self.mixes
 
-    def held(self, index: int, of: int) -> int:
-        """How many parameters part ``index`` of ``of`` holds."""
-        return self.parameters + sum(_size(count, index, of) * each for count, each in self.units)
+    @property
+    def split_units(self) -> tuple[tuple[int, int], ...]:
+        """The units that tensor parallelism splits; of experts those inside of each."""
+        return self.inside if self.experts else self.units
+
+    def held(self, index: int, of: int, tensor: tuple[int, int] = (0, 1)) -> int:
+        """How many parameters share ``index`` of ``of`` has; of experts, that ``tensor`` of what is inside of each."""
+        units = self.units
+        if tensor[1] > 1 and self.inside:
+            units = tuple((count, _held(self.inside, *tensor)) for count, _ in self.units)
+        return self.parameters + _held(units, index, of)
 
 
 @dataclass(frozen=True)
@@ -70,6 +101,12 @@ class Block:
     sample, of all that a forward pass keeps for its backward pass, its input included; None: of its input alone.
     With ``recomputes`` it keeps its input alone until then, and its backward pass begins with its forward pass again.
     ``aside``: it does not count where blocks are split evenly over stages; it goes with its neighbour.
+
+    Raises ValueError for counts and sizes below 0, and for work that is none.
+
+    >>> from simulator import Flops
+    >>> Block(1_000_000, forward=Flops(2e6), backward=Flops(4e6), input_bytes=4000)
+    <Block of 1,000,000 parameters: 2e+06 FLOP forward and 4e+06 backward a sample>
     """
 
     parameters: int = 0
@@ -92,6 +129,17 @@ class Block:
         if self.saved_bytes is not None:
             checks.number("saved_bytes", self.saved_bytes, least=0)
         checks.number("input_bytes", self.input_bytes, least=0)
+        for name in ("forward", "backward", *(["weight"] if self.weight is not None else [])):
+            require_work(name, getattr(self, name), of="Block")
+        parts = checks.several("parts", self.parts, PARTS)
+        for part in parts:
+            checks.kind("parts", part, Part, PARTS)
+        if type(self.parts) is not tuple:
+            object.__setattr__(self, "parts", tuple(parts))
+        if {type(self.recomputes), type(self.aside)} != {bool}:
+            checks.flags(self)
+        checks.kind("shapes", self.shapes, tuple, "those of the parameters, such as ((4, 8), (8,))")
+        checks.kind("ties", self.ties, tuple, "those parameters of earlier blocks that it uses, a tuple of Tied")
 
     def __repr__(self) -> str:
         parts = f", {len(self.parts)} parts" if self.parts else ""
@@ -141,6 +189,7 @@ def evenly_routed(block: Block) -> Block:
     return replace(block, parts=tuple(replace(part, routing=1.0) if part.routes else part for part in block.parts))
 
 
-def _size(count: int, index: int, of: int) -> int:
-    start, end = bounds(count, index, of)
-    return end - start
+def _held(units: tuple[tuple[int, int], ...], index: int, of: int) -> int:
+    """The parameters of share ``index`` of ``of`` of some units."""
+    shares = (bounds(count, index, of) for count, _ in units)
+    return sum((end - start) * each for (start, end), (_, each) in zip(shares, units))

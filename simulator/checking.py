@@ -9,6 +9,7 @@ from .errors import ProgramError
 from .folding import Folding, Programs, on_cluster, programs
 from .hazards import Hazard, InFlight
 from .listing import Listing
+from .members import all_ranks
 from .model import Model
 from .observed import Observed, Question
 from .passes import PASSES, PartPass, Pass
@@ -65,6 +66,9 @@ def validate(strategy: AnyStrategy, ranks: int, workload: Model | Problem | None
     Finds deadlocks, mismatched collectives, messages that nobody takes, and hazards: values that are touched while
     they are in flight. Raises ValueError when the strategy does not fit the ranks or the model, and ProgramError,
     whose text shows the grid with the bad step marked, when the program is wrong.
+
+    >>> from simulator import Pipeline
+    >>> validate(Pipeline("1f1b", microbatches=4), ranks=2)  # says nothing: all is well
     """
     strategy = stack(strategy)
     members = _members(strategy, ranks, workload, 1)
@@ -74,24 +78,25 @@ def validate(strategy: AnyStrategy, ranks: int, workload: Model | Problem | None
         _checked(strategy, members)
 
 
-def ensure_valid(strategy: Stack, ranks: int, model: Model) -> Programs | None:
+def ensure_valid(strategy: Stack, ranks: int, model: Model, run: bool = True) -> Programs | None:
     """Check one step of a program that uses no results; once for each strategy, number of ranks and model.
 
-    Gives what all ranks say, or None where a program must run before it is known what it says.
+    Gives what all ranks say, or None where a program must run before it is known what it says. Without ``run`` only
+    what can be read is checked: a machine will soon find the rest. So it is with many ranks.
     """
     if not strategy.order.static:
         return None
-    return _few(strategy, ranks, model) if ranks <= MOST_SHOWN else _many(strategy, ranks, model)
+    return _few(strategy, ranks, model, run) if ranks <= MOST_SHOWN else _many(strategy, ranks, model)
 
 
 @remembered(256)
-def _few(strategy: Stack, ranks: int, model: Model) -> Programs:
-    return _checked_text(strategy, _members(strategy, ranks, model, 1))
+def _few(strategy: Stack, ranks: int, model: Model, run: bool) -> Programs:
+    return _checked_text(strategy, _members(strategy, ranks, model, 1), run)
 
 
 @remembered(16)  # what many ranks say takes room
 def _many(strategy: Stack, ranks: int, model: Model) -> Programs:
-    return _checked_text(strategy, _members(strategy, ranks, model, 1), run=False)  # a machine will soon run them
+    return _checked_text(strategy, _members(strategy, ranks, model, 1), run=False)
 
 
 def _members(strategy: Stack, ranks: int, workload: Model | Problem | None, steps: int) -> list[Rank]:
@@ -103,7 +108,7 @@ def _members(strategy: Stack, ranks: int, workload: Model | Problem | None, step
     strategy.check(ranks, model)
     model = model.evenly_routed
     rule = rule_of(strategy, workload)
-    return [Rank(strategy, rank, ranks, model, steps, rule) for rank in range(ranks)]
+    return all_ranks(strategy, ranks, model, steps, rule)
 
 
 def _sample(strategy: Stack, ranks: int) -> Model:
@@ -177,12 +182,21 @@ def _check_places(instruction: Instruction, me: Rank) -> None:
             f"the model has {blocks} block(s), numbered from 0; got {instruction} on rank {me.rank}: see me.blocks"
         )
     if isinstance(instruction, (Collective, Send, Recv)):
-        me.size(instruction.over)  # refuses what is no axis
-    if isinstance(instruction, Broadcast) and instruction.root >= me.size(instruction.over):
-        raise ValueError(
-            f"a root is a position along its axis, 0 to {me.size(instruction.over) - 1};"
-            f" got root={instruction.root} in {instruction}"
-        )
+        name, position = _position(instruction)
+        if position >= me.size(instruction.over):  # which refuses what is no axis
+            raise ValueError(
+                f"{name} is a position along its axis: {instruction.over!r} has positions 0 to"
+                f" {me.size(instruction.over) - 1}; got {name}={position} in {instruction} on rank {me.rank}"
+            )
+
+
+def _position(instruction: Collective | Send | Recv) -> tuple[str, int]:
+    """The position along its axis that an instruction names, and what it is called there."""
+    if isinstance(instruction, Send):
+        return "to", instruction.to
+    if isinstance(instruction, Recv):
+        return "source", instruction.source
+    return "root", instruction.root if isinstance(instruction, Broadcast) else 0
 
 
 def _last_block(instruction: Instruction) -> int:
@@ -196,7 +210,10 @@ def _block_of(value: Value) -> int:
     """The last block that a value belongs to; -1 if none."""
     if isinstance(value, (Params, Grads)):
         return max(value.blocks, default=-1)
-    return value.block - 1 if isinstance(value, (Act, ActGrad)) else -1  # what leaves the last block is Act(blocks)
+    if not isinstance(value, (Act, ActGrad)):
+        return -1
+    checks.whole("microbatch", value.microbatch, of=type(value).__name__)
+    return checks.whole("block", value.block, of=type(value).__name__) - 1  # what leaves the last block is Act(blocks)
 
 
 def _no_hazards(told: Programs) -> None:

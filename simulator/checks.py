@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from math import inf
 from numbers import Integral, Real
 from typing import Any
@@ -73,6 +74,13 @@ def flag(name: str, value: object, example: str = "True or False") -> bool:
     if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):
         return bool(value)
     raise ValueError(f"{name} is {example}; got {name}={shown(value)}")
+
+
+def flags(record: Any) -> None:
+    """Refuse a field of a dataclass that is declared to be True or False, and is neither."""
+    for knob in fields(record):
+        if knob.type in ("bool", bool):
+            flag(knob.name, getattr(record, knob.name), f"True or False, of {type(record).__name__}")
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:

@@ -54,6 +54,8 @@ class Cluster:
     _speeds: dict[Link, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        checks.kind("name", self.name, str, "a text, what the cluster is called in tables")
+        checks.kind("overheads", self.overheads, Overheads, "Overheads, such as Overheads(message=1e-5)")
         object.__setattr__(self, "ranks", check_ranks(self.ranks))
         given: Any = self.wiring
         if not isinstance(given, Wiring):
@@ -100,8 +102,8 @@ class Cluster:
         latency = checks.number("latency", latency, least=0, of="in seconds")
         each = (Speed(bandwidth, latency / 2),)
         name = name or f"{many(ranks)} on one switch, {bandwidth:g} B/s, {latency:g} s"
-        given = {"device": device or Device(), "overheads": overheads or Overheads(), **knobs}
-        return instead(cls(name, ranks, Star(ranks, each, each)), given)
+        given = {name: one for name, one in (("device", device), ("overheads", overheads)) if one is not None}
+        return instead(cls(name, ranks, Star(ranks, each, each)), given | knobs)
 
     @classmethod
     def from_graph(cls, graph: nx.Graph, name: str | None = None, seed: int = 0, **knobs: Any) -> Cluster:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from . import checks
-from .instruction import Instruction
+from .instruction import ANY, Instruction, require_axis, require_into, require_position
 from .values import Nothing, Value, require_value
-
-ANY = -1
-"""As the source of a Recv: whoever comes first."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +18,7 @@ class Collective(Instruction):
 
     def __post_init__(self) -> None:
         require_value("value", self.value)
+        require_axis(self.over)
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -36,7 +34,14 @@ class Collective(Instruction):
 
 @dataclass(frozen=True)
 class AllReduce(Collective):
-    """Every rank ends with the mean (``op="mean"``) or the sum (``op="sum"``) of the value over the axis."""
+    """Every rank ends with the mean (``op="mean"``) or the sum (``op="sum"``) of the value over the axis.
+
+    Raises ValueError for another ``op``.
+
+    >>> from simulator import Grads
+    >>> print(AllReduce(Grads((0, 1)), over="data"))
+    AllReduce Grads(0, 1) over data
+    """
 
     op: str = "mean"
 
@@ -50,6 +55,11 @@ class ReduceScatter(Collective):
     """Rank i of n along the axis ends with the mean (or sum) in ``Chunk(value, i, n)``; the rest keeps its own.
 
     With ``into``, its part of the rows is stored under that name instead (all dimensions but the last make rows).
+    Raises ValueError for an ``op`` that is neither "mean" nor "sum".
+
+    >>> from simulator import Grads
+    >>> print(ReduceScatter(Grads(0), over="data"))
+    ReduceScatter Grads(0) over data
     """
 
     op: str = "mean"
@@ -58,6 +68,7 @@ class ReduceScatter(Collective):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_op(self.op)
+        require_into(self.into)
 
     @property
     def writes(self) -> tuple[Value, ...]:
@@ -70,10 +81,19 @@ class AllGather(Collective):
 
     With ``into``, every rank gives all of its value; what all gave, one after another along the first dimension, is
     stored under that name. ``ragged``: what the ranks give may differ in size, and they tell each other first.
+
+    >>> from simulator import Params
+    >>> print(AllGather(Params(3), over="data"))
+    AllGather Params(3) over data
     """
 
     into: Value | None = None
     ragged: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_into(self.into)
+        checks.flag("ragged", self.ragged)
 
     @property
     def writes(self) -> tuple[Value, ...]:
@@ -110,18 +130,27 @@ class AllToAll(Collective):
 
 @dataclass(frozen=True)
 class Broadcast(Collective):
-    """Every rank ends with the value of the rank at position ``root`` of the axis."""
+    """Every rank ends with the value of the rank at position ``root`` of the axis.
+
+    >>> from simulator import Params
+    >>> print(Broadcast(Params(0), over="data", root=1))
+    Broadcast Params(0) over data
+    """
 
     root: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.whole("root", self.root)
+        require_position("root", self.root)
 
 
 @dataclass(frozen=True)
 class Barrier(Collective):
-    """Nobody goes on before everybody is here."""
+    """Nobody goes on before everybody is here.
+
+    >>> print(Barrier())
+    Barrier Nothing over world
+    """
 
     value: Value = Nothing()
 
@@ -137,6 +166,11 @@ class Send(Instruction):
     """Send a snapshot of ``value`` to position ``to`` of axis ``over``; does not wait for its arrival.
 
     Messages are matched by name: a Recv takes the first message of its value, whatever else was sent before it.
+    ``version`` counts the updates in what is sent; the Message of the Recv carries it along.
+
+    >>> from simulator import Act
+    >>> print(Send(Act(3, 1), to=1, over="pipeline"))
+    Send Act(3, mb 1) to pipeline 1
     """
 
     value: Value
@@ -146,6 +180,10 @@ class Send(Instruction):
 
     def __post_init__(self) -> None:
         require_value("value", self.value)
+        require_axis(self.over)
+        require_position("to", self.to)
+        if type(self.version) is not int:
+            checks.whole("version", self.version, of="Send")
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -160,6 +198,10 @@ class Recv(Instruction):
     """Wait for ``value`` from position ``source`` of axis ``over`` (or from ``ANY``) and store it.
 
     It is stored under its own name, or under ``into``. Yielding it gives the program a ``Message``.
+
+    >>> from simulator import Act, Grads
+    >>> print(Recv(Act(3, 1), source=0, over="pipeline"), Recv(Grads(0), source=ANY), sep=", ")
+    Recv Act(3, mb 1) from pipeline 0, Recv Grads(0) from any
     """
 
     value: Value
@@ -169,8 +211,9 @@ class Recv(Instruction):
 
     def __post_init__(self) -> None:
         require_value("value", self.value)
-        if self.into is not None:
-            require_value("into", self.into)
+        require_axis(self.over)
+        require_position("source", self.source, least=ANY)
+        require_into(self.into)
 
     @property
     def stored(self) -> Value:

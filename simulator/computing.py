@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from math import inf
+from typing import ClassVar
 
 from . import checks
 from .instruction import Instruction
 from .passes import PASSES
 from .values import Chunk, Grads, Params, Replicated, Value, require_value
-
-if TYPE_CHECKING:
-    from .work import Work
-
+from .work import Work, require_work
 
 MATHS = "a function of a module, or a frozen dataclass with a __call__"
 """What the maths of an instruction is, so that two of them can be compared."""
@@ -24,6 +22,10 @@ class Update(Instruction):
 
     ``staleness`` counts the updates since the gradient's parameters were read; ``since`` names a copy of those
     parameters, for rules that compensate the delay.
+
+    >>> from simulator import Params
+    >>> print(*Update(Params(0)).writes)
+    Params(0) Grads(0)
     """
 
     makes: ClassVar[tuple[type[Value], ...]] = (Params,)
@@ -35,6 +37,8 @@ class Update(Instruction):
         require_value("params", self.params)
         if self.since is not None:
             require_value("since", self.since)
+        if type(self.staleness) is not int:
+            checks.whole("staleness", self.staleness, of="Update")
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -50,7 +54,12 @@ class Update(Instruction):
 
 @dataclass(frozen=True)
 class Reduce(Instruction):
-    """Add ``scale * source`` to ``target``: what a server does with a gradient that has arrived."""
+    """Add ``scale * source`` to ``target``: what a server does with a gradient that has arrived.
+
+    >>> from simulator import Grads, Named
+    >>> print(Reduce(Grads(0), Named("arrived"), scale=0.5))
+    Reduce Grads(0) += 0.5 arrived[0]
+    """
 
     target: Value
     source: Value
@@ -59,6 +68,8 @@ class Reduce(Instruction):
     def __post_init__(self) -> None:
         require_value("target", self.target)
         require_value("source", self.source)
+        if type(self.scale) is not float or not -inf < self.scale < inf:
+            checks.number("scale", self.scale, of="Reduce")
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -74,7 +85,12 @@ class Reduce(Instruction):
 
 @dataclass(frozen=True)
 class Copy(Instruction):
-    """Store a copy of ``source`` under the name ``target``."""
+    """Store a copy of ``source`` under the name ``target``.
+
+    >>> from simulator import Named, Params
+    >>> print(Copy(Params(0), Named("anchor")))
+    Copy Params(0) to anchor[0]
+    """
 
     source: Value
     target: Value
@@ -104,6 +120,13 @@ class Compute(Instruction):
     ``seconds`` is what it costs on the virtual clock, and so is ``work``, for a microbatch of this rank. The function
     is called where tensors are, and only there; where there are none, ``sizes`` says how large [bytes] the buffers are
     that it writes; without it, the first time one is written, it counts as large as the first value that is read.
+
+    Raises ValueError for maths that is no function or has no hash, and for a time [s] below 0.
+
+    >>> from math import sqrt
+    >>> from simulator import Named
+    >>> print(Compute(sqrt, reads=Named("variance"), writes=Named("deviation"), seconds=1e-3))
+    Compute sqrt
     """
 
     function: object
@@ -122,6 +145,9 @@ class Compute(Instruction):
         checks.comparable("function", self.function, MATHS)
         checks.comparable("sizes", self.sizes, "a tuple of bytes")
         checks.comparable("work", self.work, "works of numbers and tuples")
+        _require_sizes(self)
+        if self.work is not None:
+            require_work("work", self.work, of="Compute")
 
     def __str__(self) -> str:
         return f"Compute {getattr(self.function, '__name__', 'function')}"
@@ -131,7 +157,11 @@ class Compute(Instruction):
 class Measure(Instruction):
     """Note a number that is computed from tensors: ``function(*tensors of reads)`` becomes a sample of the Run.
 
-    Where there are no tensors, nothing is noted.
+    Where there are no tensors, nothing is noted. Raises ValueError as ``Compute`` does.
+
+    >>> from simulator import Params
+    >>> print(Measure("length", abs, reads=Params(0)))
+    Measure length
     """
 
     name: str
@@ -140,6 +170,7 @@ class Measure(Instruction):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads", as_values("reads", self.reads))
+        checks.kind("name", self.name, str, "what a number is called in the samples of a Run")
         if not callable(self.function):
             raise ValueError(f"a Measure has a function from tensors to a number; got function={self.function!r}")
         checks.comparable("function", self.function, MATHS)
@@ -153,6 +184,10 @@ class Free(Instruction):
     """Forget a value, but for the part ``keep``: activations are dropped, gradients become zero again.
 
     Parameters that are freed may not be used before they are gathered or received again.
+
+    >>> from simulator import Grads
+    >>> print(Free(Grads(2)))
+    Free Grads(2)
     """
 
     value: Value
@@ -169,6 +204,14 @@ class Free(Instruction):
 
     def __str__(self) -> str:
         return f"Free {self.value}" if self.keep is None else f"Free {self.value} but {self.keep}"
+
+
+def _require_sizes(compute: Compute) -> None:
+    sizes = checks.several("sizes", compute.sizes, "a tuple of the bytes of what a Compute writes, in this order")
+    for size in sizes:
+        checks.number("sizes", size, least=0, of="Compute, in bytes")
+    if len(sizes) > (writes := len(compute.writes)):
+        raise ValueError(f"a Compute has sizes of what it writes; got sizes={sizes} for {writes} write(s)")
 
 
 def as_values(name: str, values: object) -> tuple[Value, ...]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Real
 
 from . import checks
-from .communicating import ANY, Recv
-from .instruction import Instruction
+from .communicating import Recv
+from .instruction import ANY, Instruction
 from .passes import Load
 from .values import Value, require_value
+
+WHAT = "an instruction, or several in a list"
 
 
 def as_program(what: Instruction | Iterable[Instruction]) -> tuple[Instruction, ...]:
     """One instruction or several, always as a tuple."""
-    program = (what,) if isinstance(what, Instruction) else tuple(what)
+    program = [what] if isinstance(what, Instruction) else checks.several("what", what, WHAT)
     for instruction in program:
-        checks.kind("what", instruction, Instruction, "an instruction, or several in a list")
-    return program
+        checks.kind("what", instruction, Instruction, WHAT)
+    return tuple(program)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Start(Instruction):
 
     A stream runs what it is given one after another, in the order of the Starts. Sub-programs use no results; they
     neither wait for streams nor start any. A stream has any name but "compute", "until" and "to …", which are taken.
+    Raises ValueError for those names, and for a Wait, an Until or a Start inside.
+
+    >>> from simulator import AllReduce, Grads
+    >>> print(Start(AllReduce(Grads(0)), on="data"))
+    Start AllReduce Grads(0) over world on data
     """
 
     what: tuple[Instruction, ...]
@@ -56,6 +64,10 @@ class Wait(Instruction):
     """Wait until everything started that touches ``value`` is done; without a value, until everything is.
 
     Data that are loaded ahead of their step are waited for by their name only.
+
+    >>> from simulator import Grads
+    >>> print(Wait(Grads(0)), Wait(), sep=", ")
+    Wait Grads(0), Wait
     """
 
     value: Value | None = None
@@ -73,7 +85,12 @@ class Until(Instruction):
     """Do ``what`` until the message of ``recv`` is here; what is not done by then is abandoned.
 
     When ``what`` ends first, it waits for the message. It gives the program that message. The ``recv`` names its
-    source, so that a replay need only know where the work stopped.
+    source, so that a replay need only know where the work stopped. Raises ValueError where it does not, and for an
+    Until inside.
+
+    >>> from simulator import Forward, Params
+    >>> print(Until(Recv(Params(0), source=0), [Forward(0), Forward(1)]))
+    Until Recv Params(0) from world 0: Forward 0 mb0; Forward 1 mb0
     """
 
     recv: Recv
@@ -95,10 +112,18 @@ class Until(Instruction):
 
 @dataclass(frozen=True)
 class Record(Instruction):
-    """Note a number under a name: it becomes a sample of the Run."""
+    """Note a number under a name: it becomes a sample of the Run.
+
+    >>> print(Record("staleness", 3))
+    Record staleness
+    """
 
     name: str
     value: float = field(compare=False)
+
+    def __post_init__(self) -> None:
+        checks.kind("name", self.name, str, "what a number is called in the samples of a Run")
+        checks.kind("value", self.value, Real, "a number, which becomes a sample of a Run")
 
     def __str__(self) -> str:
         return f"Record {self.name}"

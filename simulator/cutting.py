@@ -61,8 +61,14 @@ def local(model: Model, cut: Cut) -> Model:
     known = model.cuts.get(cut) if cut.parted else model
     if known is None:
         mine = _local(model, cut)
-        known = model.cuts[cut] = next((other for other in model.cuts.values() if other == mine), mine)
+        known = model.cuts[cut] = next((other for other in model.cuts.values() if _same(other, mine)), mine)
     return known
+
+
+def _same(one: Model, other: Model) -> bool:
+    """Whether two ranks see the same of a model; most of its blocks are one object, which is compared once."""
+    pairs = {(id(a), id(b)): (a, b) for a, b in zip(one.blocks, other.blocks)}
+    return one.loss == other.loss and one.load == other.load and all(a == b for a, b in pairs.values())
 
 
 def _local(model: Model, cut: Cut) -> Model:
@@ -86,7 +92,8 @@ def _block(model: Model, number: int, cut: Cut) -> Block:
     split = cut.sequence if number else cut.vertical
     tokens = cut.context[1] * (cut.tensor[1] if split else 1)
     sums = [at for at, part in enumerate(block.parts) if part.sums] if last else []
-    parts = tuple(_part(part, cut, at in sums[-1:]) for at, part in enumerate(block.parts))
+    busy = _busiest(block, cut)
+    parts = tuple(_part(part, cut, at in sums[-1:], busy) for at, part in enumerate(block.parts))
     entering = block.input_bytes / tokens
     return Block(
         parameters=sum(part.parameters for part in parts),
@@ -124,44 +131,56 @@ def _refuse_ties(model: Model, cut: Cut) -> None:
 
 def _check(number: int, block: Block, cut: Cut) -> None:
     """Refuse more ranks than there is to split."""
+    kinds = "units (heads, hidden units, letters)", "experts"
     for part in block.parts:
-        ways = cut.expert[1] if part.experts else cut.tensor[1]
-        few = min((count for count, _ in part.units), default=ways)
-        if few < ways:
-            what = "experts" if part.experts else "units (heads, hidden units, letters)"
+        experts = part.units if part.experts else ()
+        for what, units, ways in zip(kinds, (part.split_units, experts), (cut.tensor[1], cut.expert[1])):
+            few = min((count for count, _ in units), default=ways)
+            if few >= ways:
+                continue
             raise ValueError(f"every rank needs some of the {what}; block {number} has {few} for {ways} ranks")
 
 
 def _held(part: Part, cut: Cut) -> int:
-    return part.held(*(cut.expert if part.experts else cut.tensor))
+    return part.held(*cut.expert, tensor=cut.tensor) if part.experts else part.held(*cut.tensor)
 
 
-def _part(part: Part, cut: Cut, total: bool) -> Part:
-    """What is left of a part; it hands on its ``output_bytes``: of a sum its own tokens, unless it is ``total``."""
+def _busiest(block: Block, cut: Cut) -> float:
+    """How many times its even share of the tokens a rank's experts have: all ranks wait for the busiest."""
+    routed = max((part.routing or 1.0 for part in block.parts), default=1.0)
+    return routed if cut.expert[1] > 1 else 1.0
+
+
+def _part(part: Part, cut: Cut, total: bool, busy: float) -> Part:
+    """What is left of a part; it hands on its ``output_bytes``: of a sum its own tokens, unless it is ``total``.
+
+    Experts have ``busy`` times their even share of the tokens.
+    """
     ranks = cut.tensor[1] if part.split or cut.sequence else 1
     units = ranks if part.split else 1
-    share = dict(units=units, tokens=cut.context[1] * ranks // units, experts=cut.expert[1] if part.experts else 1)
+    busy, experts = (busy, cut.expert[1]) if part.experts else (1.0, 1)
+    tokens = cut.context[1] * ranks // units / busy
     leaves = ranks if not part.sums else 1 if total else cut.tensor[1] if cut.sequence else 1
     return replace(
         part,
-        forward=shared(part.forward, **share),
-        backward=shared(part.backward, **share),
+        forward=shared(part.forward, units, tokens, experts),
+        backward=shared(part.backward, units, tokens, experts),
         output_bytes=part.output_bytes / (cut.context[1] * leaves),
         parameters=_held(part, cut),
         units=(),
-        saved_bytes=_saved(part, cut),
+        saved_bytes=_saved(part, cut, busy),
         saved_units=0.0,
         again_bytes=part.again_bytes / cut.tensor[1] / cut.context[1],
         # What is split is known by the numbers above; the flags go on saying what is communicated.
     )
 
 
-def _saved(part: Part, cut: Cut) -> float | None:
+def _saved(part: Part, cut: Cut, busy: float) -> float | None:
     """What a rank keeps of a part for its backward pass, per sample."""
     if part.saved_bytes is None:
         return None
     whole = part.saved_bytes / (cut.tensor[1] if cut.sequence else 1)
-    return (whole + part.saved_units / cut.tensor[1]) / cut.context[1]
+    return busy * (whole + part.saved_units / cut.tensor[1]) / cut.context[1]
 
 
 def replicated(block: Block, cut: Cut, over: str) -> tuple[int, int]:
@@ -172,7 +191,8 @@ def replicated(block: Block, cut: Cut, over: str) -> tuple[int, int]:
     """
     if not cut.splits(block):
         return 0, block.parameters
-    split = sum(_held(part, cut) - part.parameters for part in block.parts if part.split)
-    experts = sum(_held(part, cut) - part.parameters for part in block.parts if part.experts)
+    units = [(part, _held(part, cut) - part.parameters) for part in block.parts]
+    split = sum(size for part, size in units if not part.experts)
+    experts = sum(size for part, size in units if part.experts and not part.inside)
     whole = sum(part.parameters for part in block.parts)
     return (split, split + whole + experts) if over == "tensor" else (0, split + whole)

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .cluster import Cluster
@@ -155,6 +156,12 @@ def identity(whole: Stack, workload: Model | Problem, members: Sequence[Rank], s
 
 def versions() -> dict[str, str]:
     """Of Python and of what matters for the numbers."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Read once: that takes longer than a small simulation."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
@@ -163,7 +170,7 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return tuple(found.items())
 
 
 @contextmanager

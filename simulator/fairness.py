@@ -28,7 +28,12 @@ def max_min(paths: Sequence[Path], capacity: Callable[[Any], float]) -> list[flo
     ``capacity(link)`` is in bytes per second; so are the rates. A flow over no link, or only over infinite ones,
     has an infinite rate.
     """
-    rates = [inf] * len(paths)
+    return filled(paths, capacity)[0]
+
+
+def filled(paths: Sequence[Path], capacity: Callable[[Any], float]) -> tuple[list[float], list[Any]]:
+    """The same, and the full link that each flow hit; None where it hit none."""
+    rates, held = [inf] * len(paths), [None] * len(paths)
     room: dict[Any, float] = {}
     users: dict[Any, dict[int, float]] = {}
     for flow, path in enumerate(paths):
@@ -51,12 +56,12 @@ def max_min(paths: Sequence[Path], capacity: Callable[[Any], float]) -> list[flo
         if rate == inf:
             break
         for flow in list(users[tightest]):
-            rates[flow] = rate
+            rates[flow], held[flow] = rate, tightest
             for link, times in paths[flow].items():
                 room[link] = max(0.0, room[link] - rate * times)
                 del users[link][flow]
                 load[link] = load[link] - times if users[link] else 0.0
-    return rates
+    return rates, held
 
 
 def fair_rates(graph: nx.DiGraph, flows: Sequence[Sequence[Any]]) -> list[float]:

@@ -15,6 +15,7 @@ from .model import Model
 from .models.transformer import Transformer
 from .rank import Rank
 from .settling import settled
+from .strategies import Sharded
 
 KINDS = {
     "parameters": "parameters",
@@ -75,13 +76,14 @@ def _listed(held: Footprint) -> str:
 def remedies(text: Text, held: Footprint) -> list[str]:
     """What makes a plan smaller, the cheapest in time first; before all, of what is largest here."""
     me = Rank(text.stack, 0, text.ranks, text.model, 1, text.rule)
-    moving, lasting = _of_activations(text.model, me), _of_states(text.model, me)
+    moving, lasting = _of_activations(text.model, me), _of_states(text, me)
     states = held.parameters + held.gradients + held.optimizer
     return [*lasting, *moving] if states > held.total / 2 else [*moving, *lasting]
 
 
 def _of_activations(model: Model, me: Rank) -> list[str]:
-    attends = isinstance(model.recipe, Transformer) and model.recipe.recompute == "none" and not model.recipe.flash
+    recipe = model.recipe
+    attends = isinstance(recipe, Transformer) and recipe.recompute == "none" and "selective" in recipe.recomputations
     whole = all(block.recomputes or block.aside for block in model.blocks)
     return [
         *(["recompute='selective'"] if attends else []),
@@ -91,10 +93,11 @@ def _of_activations(model: Model, me: Rank) -> list[str]:
     ]
 
 
-def _of_states(model: Model, me: Rank) -> list[str]:
+def _of_states(text: Text, me: Rank) -> list[str]:
+    stage = max((layer.stage for layer in text.stack.layers if isinstance(layer, Sharded)), default=0)
     return [
-        *(["Sharded with a higher stage"] if me.share is not None and me.share[1] > 1 else []),
-        *(["TensorParallel over more ranks"] if _in_parts(model) else []),
+        *(["Sharded with a higher stage"] if stage < 3 and me.share is not None and me.share[1] > 1 else []),
+        *(["TensorParallel over more ranks"] if _in_parts(text.model) else []),
         "a Pipeline of more stages",
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from .clusters.star import Star
@@ -27,6 +27,7 @@ class Gathering:
     def __init__(self, machine: Machine):
         self.machine = machine
         self.known: dict[tuple[str, str, int], Communicator] = {}
+        self.alike: dict[Hashable, tuple[int, ...]] = {}
         self.planners: dict[tuple[int, ...], Planner] = {}
         self.plain: dict[tuple[int, ...], Plain] = {}
         self.more: dict[tuple[int, str, int], float] = {}
@@ -66,6 +67,8 @@ class Gathering:
             # Without tensors a value has the size that is left of it for a rank.
             return state.me.bytes(instruction.value) * state.me.size(instruction.over)
         if not isinstance(instruction, AllToAll):
+            if state.tensors is not None:  # they know how wide the numbers of a buffer are, of which this may be a part
+                return float(state.tensors.read(instruction.value).nbytes)
             return state.me.bytes(instruction.value)
         position, of = state.me.at(instruction.over), state.me.size(instruction.over)
         if state.tensors is None:
@@ -78,16 +81,24 @@ class Gathering:
         members = thread.state.me.group(over)
         cluster, folding = self.machine.cluster, self.machine.folding
         folding.ensure_foreseen(thread.state.me, over)
-        planned = None
+        planned, like = None, self._like(members)
         if len(members) > 1 and not (cluster.plain and isinstance(cluster.wiring, Star)):
-            planned = self.planners.setdefault(members, Planner(cluster, members))
+            planned = self.planners.setdefault(like, Planner(cluster, like))
         planner = None if cluster.plain else planned
         places = [thread.state.me.position(folding.of[member], over) for member in members]
-        plain = self.plain.setdefault(members, Plain(cluster, members))
-        communicator = Communicator(Links(cluster, folding, over, members, places), plain, planner, planned)
+        plain = self.plain.setdefault(like, Plain(cluster, like))
+        communicator = Communicator(Links(cluster, folding, over, members, places, like), plain, planner, planned)
         for leader in communicator.leaders:
             self.known[over, thread.stream, leader] = communicator
         return communicator
+
+    def _like(self, members: tuple[int, ...]) -> tuple[int, ...]:
+        """Where ranks are folded, the first group on links of the same kinds: what it plans holds for this one too."""
+        wiring = self.machine.cluster.wiring
+        outline = wiring.outline(members) if self.machine.folding.folds else None
+        if outline is None:
+            return members
+        return self.alike.setdefault((outline, *map(wiring.kind, members)), members)
 
     def _check(self, meeting: Meeting, thread: Thread, mine: Collective, size: float) -> None:
         other, theirs, _, _ = meeting.arrivals[0]
@@ -105,8 +116,9 @@ class Gathering:
         machine, n = self.machine, len(communicator.members)
         if isinstance(instruction, Broadcast):
             machine.folding.ensure_foreseen(meeting.arrivals[0][0].state.me, instruction.over, place=True)
-        sent = self._sent(communicator, meeting)
-        size = max(map(sent, range(n))) if meeting.sizes else critical(instruction, n, meeting.size)
+        size = critical(instruction, n, meeting.size)
+        if meeting.sizes:
+            size = max(map(self._sent(communicator, meeting), range(n)))
         if self.messages is not None and n > 1 and meeting.sizes and size:
             self.messages.begin(communicator, meeting, given(instruction, n, size))
             return

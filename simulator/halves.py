@@ -61,6 +61,13 @@ def _add(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor, slope
         bias.grad.add_(slopes.sum(0))
 
 
+def second_half(later: Later) -> None:
+    """Do what was left, and let go of it: what it holds leads back to the list, and tensors would stay for long."""
+    for add in later:
+        add()
+    later.clear()
+
+
 def first_half(
     output: torch.Tensor,
     slope: torch.Tensor,

@@ -26,6 +26,8 @@ class InFlight:
 
     def issue(self, instruction: Instruction, stream: str) -> None:
         """Check an instruction that a rank is about to issue on a stream; remember what it starts or waits for."""
+        if not self.started and not self.gone and not isinstance(instruction, (Start, Until, Free)):
+            return  # there is nothing yet that it could touch
         if isinstance(instruction, Wait):
             self._wait(instruction.value)
         elif isinstance(instruction, Start):

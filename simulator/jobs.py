@@ -55,6 +55,7 @@ class Job:
         checks.owned(self)
         checks.number("start", self.start, least=0, of="in seconds")
         checks.whole("steps", self.steps, least=1, of="a Job")
+        checks.whole("seed", self.seed, of="a Job")
         checks.kind("noise", self.noise, (Noise, NoneType), "a law such as noise.gamma(shape=4), or None")
         stack(self.strategy)
         check_workload(self.workload)
@@ -83,6 +84,7 @@ def simulate_jobs(jobs: Sequence[Job], cluster: Cluster, detail: str = "flow", f
     check_cluster(cluster)
     if detail not in DETAILS:
         raise ValueError(f"detail is one of {', '.join(map(repr, DETAILS))}; got detail={detail!r}")
+    checks.flag("fit", fit)
     jobs = checks.several("jobs", jobs, JOBS)
     for job in jobs:
         checks.kind("jobs", job, Job, JOBS)

@@ -26,20 +26,22 @@ PASSING = (Act, ActGrad, Inside, Inner, InnerGrad)
 
 
 class Entry(NamedTuple):
-    """An instruction, and what of it matters to a ledger.
+    """An instruction, and what of it matters to a ledger. Values have numbers, which are quicker to look up.
 
-    ``kept``: what it writes that is kept by name; ``placed``: what it writes of parameters and gradients.
-    ``mortal``: what it touches that is there until it is last read; ``needed``: what of that it reads, and ``made``:
-    what of that it writes without reading it.
+    ``kept``: what it writes that is kept by name, with its number; ``placed``: what it writes of parameters and
+    gradients. ``mortal``: the numbers of what it touches that is there until it is last read; ``needed``: of what of
+    that it reads, and ``made``: of what of that it writes without reading it. ``beside`` [B]: what its block needs
+    while it runs.
     """
 
     instruction: Instruction
     text: str
-    kept: tuple[Value, ...]
+    kept: tuple[tuple[int, Value], ...]
     placed: tuple[Value, ...]
-    mortal: tuple[Value, ...]
-    needed: tuple[Value, ...]
-    made: tuple[Value, ...]
+    mortal: tuple[int, ...]
+    needed: tuple[int, ...]
+    made: tuple[int, ...]
+    beside: float
 
 
 class Keeping:
@@ -48,18 +50,30 @@ class Keeping:
     def __init__(self, me: Rank):
         self.me = me
         self.samples: dict[int, float] = {}
+        self.numbers: dict[Value, int] = {}
+        self.activations: list[bool] = []
 
-    def entry(self, instruction: Instruction) -> Entry:
+    def number(self, value: Value) -> int:
+        """The number of a value, new or known."""
+        found = self.numbers.get(value)
+        if found is None:
+            found = self.numbers[value] = len(self.activations)
+            self.activations.append(is_activation(value))
+        return found
+
+    def entry(self, instruction: Instruction, beside: float) -> Entry:
         """An instruction as the ledger sees it."""
         reads, writes = map(_named, self._reads(instruction)), tuple(map(_named, self._writes(instruction)))
-        needed = tuple([value for value in dict.fromkeys(reads) if not _stays(value)])
-        made = tuple([value for value in writes if not _stays(value) and value not in needed])
+        needed = tuple(dict.fromkeys([self.number(value) for value in reads if not _stays(value)]))
+        mortal = [self.number(value) for value in writes if not _stays(value)]
+        made = tuple([number for number in mortal if number not in needed])
         placed = tuple([value for value in writes if isinstance(whole(value), (Params, Grads))])
-        kept = tuple([value for value in writes if value not in placed])
-        return Entry(instruction, str(instruction), kept, placed, needed + made, needed, made)
+        named = [value for value in writes if value not in placed and not isinstance(value, Chunk)]  # the whole is kept
+        kept = tuple([(self.number(value), value) for value in named])
+        return Entry(instruction, str(instruction), kept, placed, needed + made, needed, made, beside)
 
-    def size(self, value: Value, instruction: Instruction, kept: Mapping[Value, float]) -> float:
-        """The bytes of what an instruction writes under a name; ``kept``: those of what is there already."""
+    def size(self, value: Value, instruction: Instruction, kept: Mapping[int, float]) -> float:
+        """The bytes of what an instruction writes under a name; ``kept``: by number, those of what is there already."""
         if isinstance(value, Inside):
             return self._samples(value.microbatch) * self._inside(value)
         if isinstance(instruction, (AllGather, ReduceScatter)) and instruction.into is not None:
@@ -81,9 +95,10 @@ class Keeping:
             return block.parts[value.at].saved_bytes or 0.0
         return max(0.0, (block.saved_bytes or 0.0) - block.input_bytes)
 
-    def _held(self, value: Value, kept: Mapping[Value, float]) -> float:
-        if value in kept:
-            return kept[value]
+    def _held(self, value: Value, kept: Mapping[int, float]) -> float:
+        found = kept.get(self.number(value))
+        if found is not None:
+            return found
         if isinstance(value, (Act, ActGrad)) and value.block < len(self.me.model.blocks) and not self.me.sizes:
             return self._samples(value.microbatch) * self.me.model.blocks[value.block].input_bytes  # as in me.bytes
         return self.me.bytes(value)
@@ -96,8 +111,10 @@ class Keeping:
         if not isinstance(instruction, (Backward, BackwardWeight)):
             return instruction.reads
         block, microbatch = instruction.block, instruction.microbatch
-        left = Act(block, microbatch), ActGrad(block + 1, microbatch), Inside(block, microbatch)
-        return *instruction.reads, *left
+        kept = Inside(block, microbatch)
+        if isinstance(instruction, Backward):
+            return *instruction.reads, kept
+        return Act(block, microbatch), ActGrad(block + 1, microbatch), kept
 
     def _writes(self, instruction: Instruction) -> tuple[Value, ...]:
         if isinstance(instruction, Forward) and self.me.model.blocks[instruction.block].saved_bytes is not None:

@@ -13,7 +13,7 @@ from itertools import accumulate
 from .computing import gradients_of
 from .footprint import Footprint, Moment
 from .intervals import Interval, Intervals
-from .keeping import Entry, Keeping, is_activation
+from .keeping import Entry, Keeping
 from .precision import Precision
 from .program import Compute, Copy, Free, Instruction, Start, Until, Update
 from .rank import Rank
@@ -36,48 +36,50 @@ class Ledger:
         self.starts = dict(zip(blocks, accumulate((me.model.blocks[block].parameters for block in blocks), initial=0)))
         self.params = Intervals(place for value in held for place in self._places(value) or ())
         self.grads, self.updated = Intervals(), Intervals()
-        self.entries: dict[Instruction, Entry] = {}
-        self.kept: dict[Value, float] = {}
+        self.entries: dict[Instruction, tuple[Entry, ...]] = {}
+        self.kept: dict[int, float] = {}
         self.sums = {True: 0.0, False: 0.0}  # of activations, and of buffers
         self.last: tuple[tuple[float, ...], Footprint] = (), Footprint()
         self.own = (me.rule.state if me.rule is not None else 0) * precision.state + precision.master
         for block in blocks:
-            self._keep(Buffers(block), me.bytes(Buffers(block)))
+            self._keep(self.keeping.number(Buffers(block)), me.bytes(Buffers(block)))
 
     def walk(self, program: Said) -> list[Moment]:
         """What is held during each instruction, those of streams where they are started."""
-        said = [(step, self._entry(one)) for step, what in program for one in _flat(what)]
+        said = [(step, entry) for step, what in program for entry in self._entries(what)]
         found = list[Moment]()
         for (step, entry), dead in zip(said, _dead([entry for _, entry in said])):
             self._need(entry)
-            found.append(Moment(step, entry.text, self._now(entry.instruction)))
-            for value in dead:
-                self._drop(value)
+            found.append(Moment(step, entry.text, self._now(entry.beside)))
+            for number in dead:
+                self._drop(number)
             self._let_go(entry.instruction)
         return found
 
-    def _entry(self, instruction: Instruction) -> Entry:
+    def _entries(self, instruction: Instruction) -> tuple[Entry, ...]:
+        """Of an instruction, or of those inside of it."""
         found = self.entries.get(instruction)
         if found is None:
-            found = self.entries[instruction] = self.keeping.entry(instruction)
+            flat = [(one, self.working.of(one) if self.working else 0.0) for one in _flat(instruction)]
+            found = self.entries[instruction] = tuple([self.keeping.entry(one, beside) for one, beside in flat])
         return found
 
-    def _now(self, instruction: Instruction) -> Footprint:
+    def _now(self, beside: float) -> Footprint:
         """What is held at this moment; one object as long as that does not change."""
-        width, beside = self.precision, 0.0 if self.working is None else self.working.of(instruction)
+        width = self.precision
         numbers = self.params.size * width.parameters, self.grads.size * width.gradients, self.updated.size * self.own
         now = *numbers, self.sums[True], self.sums[False] + beside
         if now != self.last[0]:
             self.last = now, Footprint(*now)
         return self.last[1]
 
-    def _keep(self, value: Value, size: float) -> None:
-        self.sums[is_activation(value)] += size - self.kept.get(value, 0.0)
-        self.kept[value] = size
+    def _keep(self, number: int, size: float) -> None:
+        self.sums[self.keeping.activations[number]] += size - self.kept.get(number, 0.0)
+        self.kept[number] = size
 
-    def _drop(self, value: Value) -> None:
-        if value in self.kept:
-            self.sums[is_activation(value)] -= self.kept.pop(value)
+    def _drop(self, number: int) -> None:
+        if number in self.kept:
+            self.sums[self.keeping.activations[number]] -= self.kept.pop(number)
 
     # ------------------------------------------------------------ what an instruction needs
 
@@ -87,15 +89,14 @@ class Ledger:
             return
         if isinstance(instruction, (Copy, Compute)):
             self.me.store(instruction)
-        for value in entry.kept:
-            if not isinstance(value, Chunk):  # the whole is kept
-                self._keep(value, self.keeping.size(value, instruction, self.kept))
+        for number, value in entry.kept:
+            self._keep(number, self.keeping.size(value, instruction, self.kept))
         for value in entry.placed:
             places = self._places(value)
             if places is not None:
                 (self.params if isinstance(whole(value), Params) else self.grads).add(places)
             elif not isinstance(value, Chunk):  # tied to a block of another rank
-                self._keep(value, self.keeping.size(value, instruction, self.kept))
+                self._keep(self.keeping.number(value), self.keeping.size(value, instruction, self.kept))
         if isinstance(instruction, Update):
             self.updated.add(self._places(instruction.params) or [])
 
@@ -125,7 +126,7 @@ class Ledger:
     def _free(self, free: Free) -> None:
         places = self._places(free.value)
         if places is None:
-            self._drop(free.value)
+            self._drop(self.keeping.number(free.value))
             return
         region = self.params if isinstance(whole(free.value), Params) else self.grads
         region.remove(places)
@@ -133,11 +134,11 @@ class Ledger:
             region.add(self._places(free.keep) or [])
 
 
-def _dead(program: list[Entry]) -> list[list[Value]]:
+def _dead(program: list[Entry]) -> list[list[int]]:
     """For each instruction the activations, and their gradients, that none after it reads."""
-    wanted, found = set[Value](), list[list[Value]]()
+    wanted, found = set[int](), list[list[int]]()
     for entry in reversed(program):
-        found.append([value for value in entry.mortal if value not in wanted])
+        found.append([number for number in entry.mortal if number not in wanted])
         wanted.difference_update(entry.made)
         wanted.update(entry.needed)
     return found[::-1]

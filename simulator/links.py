@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from .cluster import Cluster, Link
 from .errors import Uneven
 from .fairness import Path
-from .folding import Folding, narrowed, told_apart
+from .folding import Folding
+from .narrowing import narrowed, told_apart
 from .plan import Plan
 
 Stages = tuple[tuple[float, Mapping[Link, float]], ...]
@@ -17,14 +18,22 @@ class Links:
     """Of the ``members`` of a group; ``leaders`` are those who are simulated in their places.
 
     By position, ``of`` is that rank, and ``places`` says in which position it stands itself.
+    Paths come in as those of ``like``, a group that lies as this one does, or this one itself.
     Paths in ``rough`` are exact only where nothing else passes; what is raised where something does.
     """
 
     def __init__(
-        self, cluster: Cluster, folding: Folding, axis: str, members: Sequence[int], places: Sequence[int]
+        self,
+        cluster: Cluster,
+        folding: Folding,
+        axis: str,
+        members: Sequence[int],
+        places: Sequence[int],
+        like: Sequence[int],
     ):
         self.cluster, self.folding, self.axis, self.members, self.places = cluster, folding, axis, members, places
         self.of = [folding.of[member] for member in members]
+        self.like, self.instead = like, dict(zip(like, self.of))
         self.leaders = tuple(dict.fromkeys(self.of))
         self.rough: dict[int, Uneven] = {}
         self._narrow: dict[int, tuple[Path, Path]] = {}
@@ -52,8 +61,8 @@ class Links:
         if not self.folding.folds:
             return path
         if id(path) not in self._narrow:
-            found, exact = narrowed(self.cluster, self.members, self.folding.of, path)
+            found, exact = narrowed(self.cluster, self.like, self.instead, path)
             self._narrow[id(path)] = path, found
             if not exact:
-                self.rough[id(found)] = Uneven(self.axis, told_apart(self.cluster, self.members, path))
+                self.rough[id(found)] = Uneven(self.axis, told_apart(self.cluster, self.like, path))
         return self._narrow[id(path)][1]

@@ -14,6 +14,11 @@ class Listing:
     """What each rank does, in order. ``str()`` of it is the grid; ``listing[rank]`` a rank's instructions as text.
 
     ``marks`` are (rank, row) pairs to point at.
+
+    >>> print(Listing((("Load mb0", "Forward 0 mb0"), ("Load mb0",)), marks=((0, 1),)))
+      | rank 0           | rank 1
+    0 | Load mb0         | Load mb0
+    1 | >> Forward 0 mb0 |
     """
 
     columns: tuple[tuple[str, ...], ...]

@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .fairness import Path
-from .folding import narrowed
+from .narrowing import narrowed
 from .program import ANY, Message, Recv, Send
 from .threads import BLOCKED, Decoded, Guard, Parcel, State, Thread, Wanted
 from .values import Nothing, Params, whole

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from types import NoneType
 from typing import cast
 
+from . import checks
 from .checking import AnyStrategy
 from .cluster import Cluster, check_ranks
 from .folding import Programs, alike
 from .footprint import Footprint, Moment
 from .ledger import Ledger, Said
+from .members import all_ranks
 from .model import Model
-from .observed import Observed, Question
+from .observed import Observed, Question, load
 from .operations import Operations
 from .passes import Load
 from .precision import WIDTH, Precision
@@ -83,6 +86,8 @@ def memory(
     """
     whole = stack(strategy)
     check_workload(workload)
+    checks.kind("precision", precision, (Precision, NoneType), "a Precision, such as Precision.mixed(), or None")
+    checks.kind("rule", rule, (Rule, NoneType), "one of simulator.rules, such as rules.Adam(), or None")
     if isinstance(ranks, (str, Cluster)):
         raise ValueError(f"memory follows from the program alone, so ranks is their number; got {ranks}: give ranks=16")
     return read(Text(whole, model_of(workload), check_ranks(ranks), rule_of(whole, workload) or rule), precision)
@@ -145,7 +150,7 @@ def read(text: Text, precision: Precision | None = None) -> tuple[RankMemory, ..
     text.stack.check(text.ranks, text.model)
     text = text.complete()
     reader = Reader(text, precision or text.precision)
-    of, texts = reader.known() or alike([reader.rank(rank) for rank in range(text.ranks)], reader.asks)
+    of, texts = reader.known() or alike(all_ranks(text.stack, text.ranks, reader.model, 2, text.rule), reader.asks)
     found = {rank: reader.memory(rank, said) for rank, said in texts.items()}
     return tuple(found[rank] for rank in of)
 
@@ -157,6 +162,7 @@ class Reader:
         self.text, self.precision = text, precision
         self.model = text.model.evenly_routed
         self.pieces, self.layers = in_one_piece(text.stack, self.rank(0))
+        self.walked: dict[Hashable, list[tuple[Said, RankMemory]]] = {}
 
     def rank(self, rank: int, steps: int = 2) -> Rank:
         """A rank at its beginning."""
@@ -181,13 +187,24 @@ class Reader:
         return [(me.step, instruction) for instruction in spoken(self.pieces.program(me), me)]
 
     def memory(self, rank: int, said: Said) -> RankMemory:
-        """The memory of one rank, given its program of two steps."""
+        """The memory of one rank, given its program of two steps; that of ranks that do the same is walked once."""
         me = self.rank(rank)
-        if any(load.microbatch >= me.microbatches for _, load in said if isinstance(load, Load)):
+        if any(one.microbatch >= me.microbatches for _, one in said if isinstance(one, Load)):
             # Steps overlap: as many as there are ranks may be under way before it goes on evenly.
             said = self.says(self.rank(rank, steps=self.text.ranks + 2))
-        working = Working(lambda: self.rank(rank), self.layers)
-        return RankMemory(tuple(Ledger(self.rank(rank), self._begins_with(me), self.precision, working).walk(said)))
+        if self.layers:  # what is done inside of a block, a rank may do in its own way
+            return self._walk(me, said)
+        known = self.walked.setdefault((load(me), self._begins_with(me), len(said)), [])
+        found = next((memory for other, memory in known if other == said), None)
+        if found is None:
+            found = self._walk(me, said)
+            known.append((said, found))
+        return found
+
+    def _walk(self, me: Rank, said: Said) -> RankMemory:
+        working = Working(lambda: self.rank(me.rank), self.layers)
+        ledger = Ledger(self.rank(me.rank), self._begins_with(me), self.precision, working)
+        return RankMemory(tuple(ledger.walk(said)))
 
     def _begins_with(self, me: Rank) -> tuple[Value, ...]:
         """The parameters that are there before the program begins: a server's are those that it serves."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import checks
 from .block import Block, Part, evenly_routed, in_parts, saved
 from .operations import Operations
-from .work import FREE, Seconds, Work
+from .work import FREE, Seconds, Work, dtypes_of, require_work
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +42,20 @@ class Model:
 
     def __post_init__(self) -> None:
         checks.owned(self)
+        checks.kind("name", self.name, str, "a text, what the model is called in tables")
         checks.whole("batch", self.batch, least=1, of="in samples")
         checks.whole("parameter_bytes", self.parameter_bytes, least=1)
         if self.tokens is not None:
             checks.whole("tokens", self.tokens, least=1, of="of a sample")
-        if not self.blocks:
+        blocks = checks.several("blocks", self.blocks, "the Blocks of a model, in their order")
+        for block in blocks:
+            checks.kind("blocks", block, Block, "the Blocks of a model, in their order")
+        if not blocks:
             raise ValueError("a model has at least one block; got blocks=()")
+        if type(self.blocks) is not tuple:
+            object.__setattr__(self, "blocks", tuple(blocks))
+        for name in ("load", "loss", "update", "reduce"):
+            require_work(name, getattr(self, name), of="Model")
 
     @classmethod
     def of_times(
@@ -156,6 +164,12 @@ class Model:
     def of_operations(self) -> bool:
         """Whether its blocks are operations, which are done for whole samples; times may be of fractions."""
         return any(isinstance(block.forward, Operations) for block in self.blocks)
+
+    @cached_property
+    def dtypes(self) -> frozenset[str]:
+        """Those of its products of matrices; none where only times or FLOP are known."""
+        works = {id(work): work for block in self.blocks for work in (block.forward, block.backward)}
+        return frozenset(dtype for work in works.values() for dtype in dtypes_of(work))
 
     @cached_property
     def asides(self) -> tuple[bool, ...]:

@@ -6,52 +6,37 @@ get more without taking from one that has no more than it (Bertsekas and Gallage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
-from operator import attrgetter
 from typing import Any
 
 import simpy
 
 from .errors import Uneven
 from .fairness import Path, max_min
-
-
-class Flow:
-    """Bytes under way: what is left of them, and what happens when the last one leaves.
-
-    ``most`` [B/s]: as fast as it can be, even alone. ``ends`` [s]: when the last one leaves, at this rate.
-    """
-
-    __slots__ = ("alarm", "changed", "done", "ends", "exclusive", "left", "most", "over", "path", "rate", "size")
-
-    def __init__(self, path: Path, most: float, size: float, done: Callable[[], None], now: float):
-        self.path, self.most, self.size, self.left, self.done = path, most, size, size, done
-        self.rate, self.changed, self.ends, self.over = 0.0, now, inf, False
-        self.alarm: object = None
-        self.exclusive: Uneven | None = None
-
-    def advance(self, now: float) -> None:
-        """What has left since the rate last changed."""
-        self.left -= self.rate * (now - self.changed)
-        self.changed = now
+from .flows import NOTHING, Flow, Numbered, refuse, shares
 
 
 class Network:
-    """The flows of a simulation. Rates hold between events; each start and each end re-shares the links.
+    """The flows of a simulation. Rates hold between events; starts and ends change them.
 
     Only flows that share a link, or share one with a flow that does, change each other's rates: a start or an end costs
     what its neighbours cost, however many flows there are elsewhere. A link that could carry all its flows as fast as
-    each can be does not count as shared. Of flows that share links the first to end has an alarm, which is for all.
+    each can be does not count as shared. Nor do neighbours count whose rates stay fair: where those who begin fit in
+    beside them, and where those who end held none of them back. What starts and ends at one time is shared out once.
+    Links have numbers, which are quicker to look up than their names: by number, ``speeds``, ``users`` and ``wanted``.
     """
 
     def __init__(self, env: simpy.Environment, capacity: Callable[[Any], float]):
         self.env, self.capacity = env, capacity
-        self.users: dict[Any, dict[Flow, None]] = {}
-        self.wanted: dict[Any, float] = {}
+        self.numbers: dict[Any, int] = {}
+        self.speeds: list[float] = []
+        self.users: list[dict[Flow, None]] = []
+        self.wanted: list[float] = []
         self.started: list[Flow] = []
-        self.paths: dict[int, tuple[Path, Path, float]] = {}
-        self.reserved: dict[Any, Callable[[], None]] = {}
+        self.eased: list[Flow] = []
+        self.paths: dict[int, tuple[Path, Numbered, float]] = {}
+        self.reserved: dict[int, Callable[[], None]] = {}
 
     def start(
         self, path: Path, size: float, done: Callable[[], None], exclusive: Uneven | None = None, most: float = inf
@@ -69,8 +54,7 @@ class Network:
         flow = Flow(finite, min(alone, most), size, done, self.env.now)
         flow.exclusive = exclusive
         self._enter(flow)
-        if not self.started:  # what starts at one time is shared out once
-            self.env.timeout(0).callbacks.append(self._begin)
+        self._soon()
         self.started.append(flow)
 
     def alone(self, path: Path, size: float) -> float:
@@ -79,63 +63,86 @@ class Network:
 
     def free(self, links: Iterable[Any]) -> bool:
         """Whether nobody uses any of the links, nor has reserved them."""
-        return not any(self.users.get(link) or link in self.reserved for link in links)
+        return not any(self.users[link] or link in self.reserved for link in map(self._number, links))
 
     def reserve(self, links: Iterable[Any], disturbed: Callable[[], None]) -> None:
         """Keep links that are free for flows that are not here, because it is known when they end.
 
         ``disturbed`` is called when another flow begins on one of them: it releases the links and starts those flows.
         """
-        self.reserved.update(dict.fromkeys(links, disturbed))
+        self.reserved.update(dict.fromkeys(map(self._number, links), disturbed))
 
     def release(self, links: Iterable[Any]) -> None:
         """Links are no longer reserved."""
-        for link in links:
+        for link in map(self._number, links):
             del self.reserved[link]
 
-    def _disturb(self, path: Path) -> None:
+    def _disturb(self, path: Numbered) -> None:
         for link in path:
             disturbed = self.reserved.get(link)
             if disturbed is not None:
                 disturbed()
 
-    def _prepared(self, path: Path) -> tuple[Path, float]:
+    def _number(self, link: Any) -> int:
+        """The number of a link, new or known."""
+        found = self.numbers.get(link)
+        if found is None:
+            found = self.numbers[link] = len(self.speeds)
+            self.speeds.append(self.capacity(link))
+            self.users.append({})
+            self.wanted.append(0.0)
+        return found
+
+    def _prepared(self, path: Path) -> tuple[Numbered, float]:
         """The links of a path that limit anything, and the rate of a flow that has them to itself."""
         known = self.paths.get(id(path))
         if known is None or known[0] is not path:
-            finite = {link: times for link, times in path.items() if times and self.capacity(link) != inf}
-            known = self.paths[id(path)] = (path, finite, max_min([finite], self.capacity)[0])
+            numbers = ((self._number(link), times) for link, times in path.items() if times)
+            finite = {link: times for link, times in numbers if self.speeds[link] != inf}
+            known = self.paths[id(path)] = (path, finite, max_min([finite], self.speeds.__getitem__)[0])
         return known[1:]
 
-    def _begin(self, event: object) -> None:
-        started, self.started = self.started, []
-        self._share([flow for flow in started if not flow.over])
+    def _soon(self) -> None:
+        """Have rates shared out before time goes on, after all else that is at this time."""
+        if not self.started and not self.eased:
+            self.env.timeout(0).callbacks.append(self._share_out)
 
-    def _share(self, changed: Sequence[Flow]) -> None:
-        """Give flows and all that share with them their rates, and wake up when the first of them ends."""
+    def _share_out(self, event: object) -> None:
+        started, eased = ([flow for flow in some if not flow.over] for some in (self.started, self.eased))
+        self.started, self.eased = [], []
+        if eased or (started and not self._fits(started)):
+            self._share([*started, *eased])
+
+    def _enter(self, flow: Flow) -> None:
+        for link, times in flow.path.items():
+            users = self.users[link]
+            self.wanted[link] = flow.most * times + (self.wanted[link] if users else 0.0)
+            users[flow] = None
+
+    def _leave(self, flow: Flow) -> None:
+        flow.over, flow.alarm = True, None
+        for link, times in flow.path.items():
+            del self.users[link][flow]
+            self.wanted[link] -= flow.most * times
+
+    # ------------------------------------------------------------ who shares with whom
+
+    def _limits(self, link: int) -> bool:
+        """Whether the flows over a link would have more of it than there is."""
+        return len(self.users[link]) > 1 and self.wanted[link] > self.speeds[link] * (1 + 1e-9)
+
+    def _share(self, changed: Iterable[Flow]) -> None:
+        """Give flows and all that share with them their rates."""
         seen: dict[Flow, None] = {}
         for flow in changed:
             if flow not in seen:
                 together, links = self._together(flow)
                 seen |= together
-                self._set_rates(list(together), links)
+                if len(together) > 1:
+                    refuse(together)
+                self._set(shares(together, links, self.speeds, self.speeds))
 
-    def _enter(self, flow: Flow) -> None:
-        for link, times in flow.path.items():
-            users = self.users.setdefault(link, {})
-            self.wanted[link] = flow.most * times + (self.wanted[link] if users else 0.0)
-            users[flow] = None
-
-    def _leave(self, flow: Flow) -> None:
-        for link, times in flow.path.items():
-            del self.users[link][flow]
-            self.wanted[link] -= flow.most * times
-
-    def _limits(self, link: Any) -> bool:
-        """Whether the flows over a link would have more of it than there is."""
-        return len(self.users[link]) > 1 and self.wanted[link] > self.capacity(link) * (1 + 1e-9)
-
-    def _together(self, first: Flow) -> tuple[dict[Flow, None], set[Any]]:
+    def _together(self, first: Flow) -> tuple[dict[Flow, None], set[int]]:
         """A flow and all that share with it, and the links by which they do."""
         found, todo, seen, limits = {first: None}, [first], set(), set()
         while todo:
@@ -149,65 +156,53 @@ class Network:
                     found |= self.users[link]
         return found, limits
 
-    def _set_rates(self, flows: list[Flow], links: set[Any]) -> None:
-        for flow in flows if len(flows) > 1 else ():
-            if flow.exclusive is not None:
-                raise flow.exclusive
-        rates = {flows[0]: flows[0].most} if len(flows) == 1 else self._shared(flows, links)
-        now = self.env.now
-        for flow, rate in rates.items():
-            if rate != flow.rate or flow.ends == inf:  # else it ends when it would have ended
-                flow.advance(now)
-                flow.rate, flow.alarm = rate, None
-                flow.ends = now + _time_left(flow)
-        self._wake(flows)
+    def _fits(self, flows: Sequence[Flow]) -> bool:
+        """Give flows what others leave them, if that is their fair share: then the others go on as they do."""
+        new, left, others = dict.fromkeys(flows), dict[int, float](), dict[int, list[Flow]]()
+        links = {link for flow in flows for link in flow.path if self._limits(link)}
+        for link in links:
+            some = others[link] = [flow for flow in self.users[link] if flow not in new]
+            left[link] = self.speeds[link] - sum([flow.rate * flow.path[link] for flow in some])
+            if some and left[link] <= 1e-9 * self.speeds[link]:
+                return False
+            refuse(self.users[link])
+        rates = shares(flows, links, self.speeds, left)
+        if any(other.rate > rate * (1 + 1e-9) for rate, link in rates.values() for other in others.get(link, ())):
+            return False
+        self._set(rates)
+        return True
+
+    # ------------------------------------------------------------ when they end
+
+    def _set(self, rates: Mapping[Flow, tuple[float, int]]) -> None:
+        """Rates from now on, and the links that hold flows back; those held back by one link have one alarm."""
+        now, together = self.env.now, dict[object, list[Flow]]()
+        for flow, (rate, held) in rates.items():
+            flow.held = held
+            if flow.go_on(rate, now):
+                together.setdefault(flow if held == NOTHING else held, []).append(flow)
+        for flows in together.values():
+            self._wake(flows)
 
     def _wake(self, flows: Sequence[Flow]) -> None:
-        """Have an alarm for the first of some flows that ends; others that were to have one need none."""
-        first = min(flows, key=attrgetter("ends"))
-        alarm = first.alarm
+        """Have an alarm when the first of some flows ends; those that they had do not count any more."""
+        first = min([flow.ends for flow in flows])
+        alarm = self.env.timeout(max(0.0, first - self.env.now))
+        alarm.callbacks.append(lambda event: self._end(event, flows, first))
         for flow in flows:
-            flow.alarm = None
-        if alarm is None:
-            alarm = self.env.timeout(max(0.0, first.ends - self.env.now))
-            alarm.callbacks.append(lambda event: self._end(event, first))
-        first.alarm = alarm
+            flow.alarm = alarm
 
-    def _shared(self, flows: Sequence[Flow], links: set[Any]) -> dict[Flow, float]:
-        """Max-min fair rates: each flow also has a link to itself, which it fills at its most.
-
-        Flows over the same links are one of so many times their bytes: they get the same.
-        """
-        alike: dict[tuple[Any, ...], list[Flow]] = {}
-        for flow in flows:
-            shared = [one for one in flow.path.items() if one[0] in links]
-            alike.setdefault((flow.most, *shared), []).append(flow)
-        paths: list[dict[Any, float]] = []
-        for (most, *path), some in alike.items():
-            slower = min((self.capacity(link) / share for link, share in path), default=inf) > most
-            own: dict[Any, float] = {some[0]: 1.0} if slower else {}
-            paths.append(own | {link: share * len(some) for link, share in path})
-        rates = max_min(paths, lambda link: link.most if isinstance(link, Flow) else self.capacity(link))
-        return {flow: rate for some, rate in zip(alike.values(), rates) for flow in some}
-
-    def _end(self, event: object, first: Flow) -> None:
-        """A flow ends, and with it all that share with it and have nothing left."""
-        if event is not first.alarm:
-            return
-        together, _ = self._together(first)
-        for flow in together:
-            flow.advance(self.env.now)
-        first.left = 0.0
-        ended = [flow for flow in together if flow.left <= 1e-12 * flow.size]
+    def _end(self, alarm: object, flows: Sequence[Flow], time: float) -> None:
+        """Some flows end; whoever was held back by their links may be faster now."""
+        mine = [flow for flow in flows if flow.alarm is alarm]
+        ended = [flow for flow in mine if flow.ends_by(time)]
         for flow in ended:
-            flow.alarm, flow.over = None, True
             self._leave(flow)
-        self._share([flow for flow in together if flow.left > 1e-12 * flow.size])
+        freed = {link for flow in ended for link in flow.path}
+        if eased := [flow for link in freed for flow in self.users[link] if flow.held == link]:
+            self._soon()
+            self.eased += eased
+        if rest := [flow for flow in mine if not flow.over]:
+            self._wake(rest)
         for flow in ended:
             flow.done()
-
-
-def _time_left(flow: Flow) -> float:
-    if flow.left <= 0 or flow.rate == inf:
-        return 0.0
-    return flow.left / flow.rate

@@ -16,6 +16,7 @@ WIDTHS = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
 HELD = 2
 """Bytes of a parameter, at least: learning in fp8 casts what products read, and keeps parameters in bf16."""
 DIMENSIONS = ("m", "n", "k", "count")
+OPS = "MatMuls and Streams, one after another"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class MatMul:
             if getattr(self, name) not in DIMENSIONS:
                 choices = ", ".join(map(repr, DIMENSIONS))
                 raise ValueError(f"{name} is a dimension of the product, {choices}; got {name}={getattr(self, name)!r}")
-        if not 0 <= self.skipped < 1:
+        if not 0 <= checks.number("skipped", self.skipped, of="MatMul") < 1:
             raise ValueError(f"skipped is the share of a product that need not be done, 0 to 1; got {self.skipped!r}")
         if not isinstance(self.fused, bool):
             checks.number("fused", self.fused, above=0, of="of the peak of a device")
@@ -80,7 +81,7 @@ class MatMul:
         roles: dict[str, Any] = {name: place[getattr(self, name)] for name in ("samples", "tokens", "units")}
         return replace(self, **sizes, **roles)
 
-    def shared(self, units: int, tokens: int, experts: int) -> MatMul:
+    def shared(self, units: int, tokens: float, experts: int) -> MatMul:
         """What is left for a rank, where so many split its units and tokens, or its experts, but not their tokens."""
         mine = self.grown(self.units, 1 / units).grown(self.tokens, 1 / tokens)
         return mine.grown("count", 1 / experts).grown(self.samples, experts) if experts > 1 else mine
@@ -116,7 +117,7 @@ class Stream:
         """None that count."""
         return 0.0
 
-    def shared(self, units: int, tokens: int, experts: int) -> Stream:
+    def shared(self, units: int, tokens: float, experts: int) -> Stream:
         """What is left for a rank; of experts' tokens it has as many as without sharing."""
         return self if units * tokens == 1 else replace(self, bytes=self.bytes / (units * tokens))
 
@@ -142,6 +143,11 @@ class Operations:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        ops = checks.several("ops", self.ops, OPS)
+        for op in ops:
+            checks.kind("ops", op, (MatMul, Stream), OPS)
+        if type(self.ops) is not tuple:
+            object.__setattr__(self, "ops", tuple(ops))
 
     @cached_property
     def flops(self) -> float:
@@ -161,7 +167,7 @@ class Operations:
         """How many operations a program has to issue."""
         return sum(op.kernels if isinstance(op, Stream) else 1 for op in self.ops)
 
-    def shared(self, units: int = 1, tokens: int = 1, experts: int = 1) -> Operations:
+    def shared(self, units: int = 1, tokens: float = 1, experts: int = 1) -> Operations:
         """What is left for one rank, where so many split the units, the tokens, the experts."""
         if units * tokens * experts == 1:
             return self

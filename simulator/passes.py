@@ -15,7 +15,11 @@ class Load(Instruction):
     """Fetch this rank's share of a microbatch: inputs ``Act(0, microbatch)`` and targets.
 
     Numbers from ``me.microbatches`` on name the same parts again, of another step that is under way. With ``step`` it
-    fetches those of that step ahead of time, and stores them as ``Ahead(…, step)``.
+    fetches those of that step ahead of time, and stores them as ``Ahead(…, step)``. Raises ValueError for numbers
+    below 0.
+
+    >>> print(*Load(1).writes)
+    Act(0, mb 1) Target(mb 1)
     """
 
     microbatch: int = 0
@@ -37,7 +41,11 @@ class Load(Instruction):
 
 @dataclass(frozen=True)
 class Loss(Instruction):
-    """Compare the output ``Act(blocks)`` with the targets; note the loss; start the backward pass."""
+    """Compare the output ``Act(blocks)`` with the targets; note the loss; start the backward pass.
+
+    >>> print(*Loss(4, 1).reads, "->", *Loss(4, 1).writes)
+    Act(4, mb 1) Target(mb 1) -> ActGrad(4, mb 1)
+    """
 
     blocks: int
     microbatch: int = 0
@@ -73,7 +81,11 @@ class Pass(Instruction):
 
 @dataclass(frozen=True)
 class Forward(Pass):
-    """Run one block forward: from ``Act(block)`` to ``Act(block + 1)``."""
+    """Run one block forward: from ``Act(block)`` to ``Act(block + 1)``.
+
+    >>> print(*Forward(2, 1).reads, "->", *Forward(2, 1).writes)
+    Params(2) Act(2, mb 1) -> Act(3, mb 1)
+    """
 
     @property
     def reads(self) -> tuple[Value, ...]:
@@ -86,7 +98,11 @@ class Forward(Pass):
 
 @dataclass(frozen=True)
 class Backward(Pass):
-    """Run one block backward: adds to ``Grads(block)`` and gives ``ActGrad(block)``."""
+    """Run one block backward: adds to ``Grads(block)`` and gives ``ActGrad(block)``.
+
+    >>> print(*Backward(2, 1).reads, "->", *Backward(2, 1).writes)
+    Params(2) Act(2, mb 1) ActGrad(3, mb 1) -> Grads(2) ActGrad(2, mb 1)
+    """
 
     makes: ClassVar[tuple[type[Value], ...]] = (Grads,)
 
@@ -101,7 +117,11 @@ class Backward(Pass):
 
 @dataclass(frozen=True)
 class BackwardInput(Pass):
-    """The first half of a block's backward pass: gives ``ActGrad(block)``; its ``BackwardWeight`` comes later."""
+    """The first half of a block's backward pass: gives ``ActGrad(block)``; its ``BackwardWeight`` comes later.
+
+    >>> print(*BackwardInput(2, 1).writes, "and later", *BackwardWeight(2, 1).writes)
+    ActGrad(2, mb 1) and later Grads(2)
+    """
 
     @property
     def reads(self) -> tuple[Value, ...]:

@@ -10,7 +10,7 @@ import torch
 
 from .errors import DivergedError
 from .feeding import fetched
-from .halves import Later, PutOff, first_half
+from .halves import Later, PutOff, first_half, second_half
 from .passes import BackwardPart, ForwardPart, PartPass, slope_of
 from .problems.draws import mix, seeded
 from .program import Backward, BackwardInput, BackwardWeight, Forward, Instruction, Load, Loss
@@ -136,8 +136,8 @@ class Passes:
         kept, slope = self._kept(backward), self._slope(ActGrad(backward.block + 1, backward.microbatch))
         if kept.output.requires_grad:  # not so when the first blocks have no parameters
             torch.autograd.backward(kept.output, slope)
-        for add in kept.later or ():
-            add()
+        if kept.later is not None:
+            second_half(kept.later)
         self.flat.add_up(backward.block)
         self._hand_on(Act(backward.block, backward.microbatch), kept.entering, kept.entering.grad)
 
@@ -155,8 +155,7 @@ class Passes:
         later = self.left.pop((backward.block, backward.microbatch), None)
         if later is None:
             raise ValueError(f"{backward} comes after a BackwardInput of its own; rank {self.me.rank} has run none")
-        for add in later:
-            add()
+        second_half(later)
         self.flat.add_up(backward.block)
 
     # ------------------------------------------------------------ parts of blocks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from . import checks
 from .model import Block, Model, Part
 from .rules import Rule, Scaled
 from .rules.scaled import FixedScale, LossScale, scaled
@@ -34,6 +35,10 @@ class Precision:
     gradients: int = 4
     master: int = 0
     state: int = 4
+
+    def __post_init__(self) -> None:
+        for name, width in vars(self).items():
+            checks.number(name, width, least=0, of="Precision, in bytes")
 
     @classmethod
     def plain(cls, width: int) -> Precision:

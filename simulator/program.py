@@ -16,7 +16,6 @@ any machine runs. Two instructions are equal when they say the same; the numbers
 from __future__ import annotations
 
 from .communicating import (
-    ANY,
     AllGather,
     AllReduce,
     AllToAll,
@@ -30,7 +29,7 @@ from .communicating import (
 )
 from .computing import Compute, Copy, Free, Measure, Reduce, Update
 from .controlling import Record, Start, Until, Wait
-from .instruction import Instruction
+from .instruction import ANY, Instruction
 from .passes import Backward, BackwardInput, BackwardWeight, Forward, Load, Loss
 
 __all__ = [

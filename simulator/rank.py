@@ -68,6 +68,12 @@ class Rank:
         self.slice = stack.slice(self) or bounds(model.batch, *(self.share or (0, 1)))
         self.blocks = stack.order.blocks(self)
 
+    def beside(self, rank: int, share: tuple[int, int] | None, slice: tuple[int, int]) -> Rank:
+        """Another rank at its beginning, to which a strategy gives all the same but its share of the batch."""
+        other, mine = object.__new__(Rank), dict(rank=rank, share=share, slice=slice)
+        vars(other).update(vars(self), versions={}, memory={}, sizes={}, _groups={}, **mine)
+        return other
+
     def at(self, axis: str) -> int:
         """My position along an axis of the rank grid. The first axis varies slowest, as in row-major order."""
         return self.position(self.rank, axis)
@@ -227,7 +233,7 @@ class Rank:
     def bytes(self, value: Value) -> float:
         """The size of a value in bytes; that of a named buffer is what was last stored in it."""
         if isinstance(value, Chunk) and not isinstance(whole(value), (Params, Grads)):
-            return self.bytes(value.value) / value.of
+            return self._part(value)
         if isinstance(value, (Params, Grads, Chunk, Replicated, Tied)):
             return self.elements(value) * self.width(value)
         if isinstance(value, Buffers):
@@ -244,3 +250,11 @@ class Rank:
         if isinstance(value, (Act, ActGrad)) and value.block == len(self.model.blocks) and last:
             return self.samples(value.microbatch) * last[0].output_bytes
         return 0.0
+
+    def _part(self, chunk: Chunk) -> float:
+        """The bytes of a chunk of activations or of a buffer; the numbers of a buffer count as wide as parameters."""
+        size, width = self.bytes(chunk.value), self.model.parameter_bytes
+        if not isinstance(whole(chunk), Named) or size % width:
+            return size / chunk.of  # how many numbers it has nobody knows
+        start, end = bounds(int(size) // width, chunk.index, chunk.of)
+        return float((end - start) * width)

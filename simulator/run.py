@@ -49,6 +49,10 @@ class Run:
     Runs are equal when their observations are: everything except ``versions``, ``notes``, ``facts`` and ``text``.
 
     Raises ValueError for an unknown clock or workers outside the ranks.
+
+    >>> from simulator import Model, Single, cluster, simulate
+    >>> simulate(Single(), Model.of_times(blocks=2), cluster("ideal", ranks=1), steps=3)
+    <Run of Single() on the virtual clock: 1 rank, 3 steps in 18 s>
     """
 
     clock: str

@@ -29,6 +29,7 @@ def shards(shape: Sequence[int], index: int, of: int, by: str = "rows") -> tuple
         raise ValueError(f"shards are numbered from 0 to of-1; got index={index}, of={of}")
     if by not in KINDS:
         raise ValueError(f"data are shared by one of {', '.join(map(repr, KINDS))}; got by={by!r}")
+    shape = [checks.whole("shape", side) for side in checks.several("shape", shape, "that of an array, such as (8, 4)")]
     if len(shape) < (1 if by == "rows" else 2):
         raise ValueError(f"an array that is shared by {by} has that dimension; got the shape {tuple(shape)}")
     if by == "rows":

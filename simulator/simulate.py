@@ -7,10 +7,10 @@ from types import NoneType
 from typing import Any
 
 from . import checks
-from .checking import AnyStrategy, ensure_valid
+from .checking import AnyStrategy, ensure_valid, validate
 from .cluster import Cluster, Device, check_ranks
 from .clusters.knobs import check_cluster
-from .errors import CannotFold
+from .errors import CannotFold, ProgramError
 from .experiment import Experiment
 from .fitting import ensure_fits
 from .folding import Programs, apart
@@ -18,6 +18,7 @@ from .memory import Text
 from .model import Model
 from .models import with_knobs
 from .noise import Noise
+from .peaks import ensure_peaks
 from .problem import Problem
 from .rank import Rank
 from .run import Run
@@ -82,11 +83,24 @@ def simulate(
     problem, model = split(workload, learn)
     experiment = Experiment(whole, workload, problem, model, cluster, steps, seed, noise, None, detail)
     with uncollected():
-        told = checked(experiment, fit)
-    if replay is not None:
-        experiment = replace(experiment, outcomes=_outcomes(replay, whole, workload, ranks, steps, seed))
-    run = experiment.run(apart(ranks)) if not fold else _folded(experiment, told, fold == "always")
+        told = checked(experiment, fit, run=problem is not None)
+        if replay is not None:
+            experiment = replace(experiment, outcomes=_outcomes(replay, whole, workload, ranks, steps, seed))
+        try:
+            run = experiment.run(apart(ranks)) if not fold else _folded(experiment, told, fold == "always")
+        except ProgramError as error:
+            raise _shown(error, experiment) from None
     return replace(run, notes=run.notes | {"device": ASSUMED}) if _modest(cluster, model) else run
+
+
+def _shown(error: ProgramError, one: Experiment) -> ProgramError:
+    """What is wrong with a program that can be known before it runs, with the grid."""
+    if one.whole.order.static:
+        try:
+            validate(one.whole, one.cluster.ranks, one.workload)
+        except ProgramError as found:
+            return found
+    return error
 
 
 def _folded(experiment: Experiment, told: Programs | None, always: bool) -> Run:
@@ -117,6 +131,7 @@ def adjusted(workload: Model | Problem, **knobs: Any) -> Model | Problem:
 
 def split(workload: Model | Problem, learn: bool | None) -> tuple[Problem | None, Model]:
     """(the problem that is learned, if any; the model that is timed)."""
+    checks.kind("learn", learn, (bool, NoneType), "True, False, or None: a Problem is learned")
     if isinstance(workload, Problem):
         return (workload if learn is not False else None), workload.model()
     check_workload(workload)
@@ -132,10 +147,11 @@ def ranks_of(cluster: Cluster, ranks: int | None) -> int:
     return cluster.ranks
 
 
-def checked(experiment: Experiment, fit: bool) -> Programs | None:
-    """Everything that can be checked of an experiment before it runs; gives what ``prepare`` gives."""
+def checked(experiment: Experiment, fit: bool, run: bool = True) -> Programs | None:
+    """Everything that can be checked of an experiment before it runs; see ``prepare``."""
     one, ranks = experiment, experiment.cluster.ranks
-    told = prepare(one.whole, one.model, ranks, one.steps, one.seed, learning=one.problem is not None)
+    ensure_peaks(one.whole, one.model, one.cluster)
+    told = prepare(one.whole, one.model, ranks, one.steps, one.seed, one.problem is not None, run)
     if one.noise is not None:
         one.noise.check(ranks)
     if fit and isinstance(one.workload, Model):
@@ -143,8 +159,13 @@ def checked(experiment: Experiment, fit: bool) -> Programs | None:
     return told
 
 
-def prepare(whole: Stack, model: Model, ranks: int, steps: int, seed: int, learning: bool) -> Programs | None:
-    """Everything that can be checked before a machine runs; gives what all ranks say, where that is known before."""
+def prepare(
+    whole: Stack, model: Model, ranks: int, steps: int, seed: int, learning: bool, run: bool = True
+) -> Programs | None:
+    """Everything that can be checked before a machine runs; gives what all ranks say, where that is known before.
+
+    ``run``: as of ``ensure_valid``.
+    """
     check_ranks(ranks)
     checks.whole("steps", steps, least=1)
     checks.whole("seed", seed)
@@ -156,7 +177,7 @@ def prepare(whole: Stack, model: Model, ranks: int, steps: int, seed: int, learn
                 f"every worker and microbatch needs a sample; got batch={model.batch} for {parts} parts: give"
                 f" batch={parts} or more, or use fewer ranks or fewer microbatches"
             )
-    return ensure_valid(whole, ranks, model)
+    return ensure_valid(whole, ranks, model, run)
 
 
 def _parts(me: Rank) -> int:

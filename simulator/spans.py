@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ class Spans:
     def __post_init__(self) -> None:
         self._streams = {name: index for index, name in enumerate(self.streams)}
         self._labels = {text: index for index, text in enumerate(self.labels)}
+        self._turn = Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Spans, (self.data, self.streams, self.labels)  # a lock belongs to its process
 
     def stream(self, name: str) -> int:
         """The index of a stream, new or known."""
@@ -90,8 +95,9 @@ class Spans:
     def add(
         self, rank: int, stream: str, instruction: str, step: int, start: float, end: float, nbytes: float = 0.0
     ) -> None:
-        """Append one span; times in seconds."""
-        self.data.extend((rank, self.stream(stream), self.label(instruction), step, start, end, nbytes))
+        """Append one span; times in seconds. Streams of a real rank are threads, which may do so at once."""
+        with self._turn:
+            self.data.extend((rank, self.stream(stream), self.label(instruction), step, start, end, nbytes))
 
     def __len__(self) -> int:
         return len(self.data) // WIDTH

@@ -172,6 +172,10 @@ def stack(order: Order | Layer | Stack, *layers: Layer) -> Stack:
     """Put layers over an order: ``stack(Pipeline("1f1b", microbatches=4), DataParallel())``.
 
     The last layer stands nearest the instructions. A bare layer stands over ``Single``.
+
+    >>> from simulator import DataParallel, Pipeline
+    >>> print(stack(Pipeline("1f1b", microbatches=4), DataParallel()))
+    Pipeline(schedule='1f1b', microbatches=4) + DataParallel()
     """
     for layer in layers:
         if not isinstance(layer, Layer):

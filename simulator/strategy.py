@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from . import checks
 from .cutting import Cut
+from .instruction import require_axis
 from .precision import Reduced
 from .rank import Rank
 from .rewriting import Program, Rules
@@ -42,6 +43,9 @@ class Strategy:
             checks.kind("rule", self.rule, Rule, "one of simulator.rules, such as rules.SGD(0.1), or None")
         if self.sized is not None and self.extent is not None:
             checks.whole(self.sized, self.extent, least=1, of=type(self).__name__)
+        checks.flags(self)
+        if (over := vars(self).get("over")) is not None:
+            require_axis(over)
 
     @property
     def extent(self) -> int | None:

@@ -49,7 +49,11 @@ class _OfBlocks(Value):
 
 @dataclass(frozen=True, init=False)
 class Params(_OfBlocks):
-    """The parameters of one block or of several, in the order given."""
+    """The parameters of one block or of several, in the order given.
+
+    >>> print(Params(3), Params(range(6)))
+    Params(3) Params(0..5)
+    """
 
 
 @dataclass(frozen=True, init=False)
@@ -68,7 +72,11 @@ class _Between(Value):
 
 @dataclass(frozen=True)
 class Act(_Between):
-    """What enters ``block`` for one microbatch; ``Act(number of blocks)`` is what the loss reads."""
+    """What enters ``block`` for one microbatch; ``Act(number of blocks)`` is what the loss reads.
+
+    >>> print(Act(3, microbatch=1))
+    Act(3, mb 1)
+    """
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,10 @@ class Replicated(Value):
 
     value: Params | Grads
     over: str
+
+    def __post_init__(self) -> None:
+        checks.kind("value", self.value, (Params, Grads), "Params or Grads of one block")
+        checks.kind("over", self.over, str, "the name of an axis of the rank grid")
 
     def __str__(self) -> str:
         return f"{self.value} replicated over {self.over}"
@@ -165,16 +177,29 @@ class Ahead(Value):
     value: Act | Target
     step: int
 
+    def __post_init__(self) -> None:
+        checks.kind("value", self.value, (Act, Target), "inputs or targets: Act(0, microbatch) or Target(microbatch)")
+        checks.whole("step", self.step, of="Ahead")
+
     def __str__(self) -> str:
         return f"{self.value} of step {self.step}"
 
 
 @dataclass(frozen=True)
 class Named(Value):
-    """A buffer of the program's own, as large as what is stored in it. ``key`` tells several of one name apart."""
+    """A buffer of the program's own, as large as what is stored in it. ``key`` tells several of one name apart.
+
+    >>> print(Named("theirs", 3))
+    theirs[3]
+    """
 
     name: str
     key: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.name) is not str or type(self.key) is not int:  # quicker than the checks, which few need
+            checks.kind("name", self.name, str, "a text, what a buffer is called")
+            checks.comparable("key", self.key, "a number that tells buffers of one name apart")
 
     def __str__(self) -> str:
         return f"{self.name}[{self.key}]"
@@ -184,7 +209,11 @@ class Named(Value):
 class Chunk(Value):
     """Part ``index`` of ``of`` almost equal parts of a value's elements, laid end to end.
 
-    Part i of n holds the elements from ``i*size//n`` up to ``(i+1)*size//n``.
+    Part i of n holds the elements from ``i*size//n`` up to ``(i+1)*size//n``. Raises ValueError for a part that does
+    not exist.
+
+    >>> print(Chunk(Grads((0, 1)), index=2, of=4))
+    Grads(0, 1)[2/4]
     """
 
     value: Value
@@ -206,6 +235,10 @@ class Nothing(Value):
     """No bytes at all: a message that only tells. Sent ``instead`` of a value, whoever wants that value gets it."""
 
     instead: Value | None = None
+
+    def __post_init__(self) -> None:
+        if self.instead is not None:
+            require_value("instead", self.instead)
 
     def __str__(self) -> str:
         return f"Nothing instead of {self.instead}" if self.instead else "Nothing"

@@ -11,12 +11,18 @@ from itertools import pairwise
 
 from . import checks
 from .clusters.device import Device
-from .operations import Operations
+from .operations import MatMul, Operations
+
+POINTS = "pairs (samples, seconds), one at least, the samples increasing"
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """A time that does not depend on anything: ``Seconds(1.0)``."""
+    """A time [s] that does not depend on anything. Raises ValueError for one below 0.
+
+    >>> Seconds(1.5).of(samples=8, device=Device())
+    1.5
+    """
 
     seconds: float = 0.0
 
@@ -36,7 +42,11 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Flops:
-    """A time that follows from work: ``per_sample`` [FLOP] at the device's speed [FLOP/s]."""
+    """A time that follows from work: ``per_sample`` [FLOP] at the device's speed [FLOP/s]. A MAC is two FLOP.
+
+    >>> Flops(3e9).of(samples=8, device=Device(flops=1e12))
+    0.024
+    """
 
     per_sample: float
 
@@ -59,17 +69,19 @@ class Measured:
     """Times measured at several microbatch sizes; in between and beyond, straight lines.
 
     ``points`` are (samples, seconds), the samples increasing. Raises ValueError unless there is one, and they do.
+
+    >>> Measured(((1.0, 0.5), (5.0, 1.5))).of(samples=3, device=Device())
+    1.0
     """
 
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
-        sizes = [samples for samples, _ in self.points]
-        if not sizes or any(a >= b for a, b in pairwise(sizes)):
-            raise ValueError(
-                "Measured: points are pairs (samples, seconds), one at least, the samples increasing;"
-                f" got points={checks.shown(self.points)}"
-            )
+        pairs = [checks.several("points", pair, POINTS) for pair in checks.several("points", self.points, POINTS)]
+        for number in (number for pair in pairs for number in pair):
+            checks.number("points", number, least=0, of="Measured")
+        if not pairs or any(len(pair) != 2 for pair in pairs) or any(a >= b for (a, _), (b, _) in pairwise(pairs)):
+            raise ValueError(f"Measured: points are {POINTS}; got points={checks.shown(self.points)}")
 
     @property
     def flops(self) -> float:
@@ -108,7 +120,16 @@ FREE = Seconds()
 """No time at all."""
 
 
-def shared(work: Work, units: int = 1, tokens: int = 1, experts: int = 1) -> Work:
+def require_work(name: str, work: object, of: str) -> None:
+    """Raise ValueError for what says nothing of how long something takes."""
+    if not isinstance(work, Work):
+        raise ValueError(
+            f"{of}: {name} says how long something takes, as Seconds(0.1), Flops(1e9), Measured(…) or Operations(…) do;"
+            f" got {name}={checks.shown(work)}"
+        )
+
+
+def shared(work: Work, units: int = 1, tokens: float = 1, experts: int = 1) -> Work:
     """What is left of some work for one rank, where so many split its units, its tokens, its experts.
 
     Operations become smaller ones, and so less efficient; other work becomes that share of its time. Experts get as
@@ -132,3 +153,16 @@ def in_dtype(work: Work, dtype: str) -> Work:
     if isinstance(work, Scaled):
         return Scaled(in_dtype(work.work, dtype), work.factor)
     return work.in_dtype(dtype) if isinstance(work, Operations) else work
+
+
+def dtypes_of(work: Work) -> set[str]:
+    """The dtypes of its products of matrices; none where only a time or FLOP are known.
+
+    >>> sorted(dtypes_of(Operations((MatMul(2, 2, 2), MatMul(2, 2, 2, dtype="bf16")), "fp8"))), dtypes_of(Seconds(1.0))
+    (['bf16', 'fp8'], set())
+    """
+    if isinstance(work, Scaled):
+        return dtypes_of(work.work)
+    if not isinstance(work, Operations):
+        return set()
+    return {op.dtype or work.dtype for op in work.ops if isinstance(op, MatMul) and op.flops}

@@ -180,10 +180,10 @@ def test_a_message_of_another_name():
 @pytest.mark.parametrize(
     "what, message",
     [
-        (Send(G0, to=5), "has positions 0 to 1; got 5"),
+        (Send(G0, to=5), "has positions 0 to 1; got to=5"),
         (Send(G0, to=0, over="nowhere"), "the rank grid has the axes all, world; got 'nowhere'"),
         (AllReduce(G0, over="nowhere"), "the rank grid has the axes all, world; got 'nowhere'"),
-        (Recv(G0, source=9), "has positions 0 to 1; got 9"),
+        (Recv(G0, source=9), "has positions 0 to 1; got source=9"),
     ],
     ids=repr,
 )

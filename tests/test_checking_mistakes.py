@@ -185,6 +185,44 @@ class Asks(sim.Order):
         (lambda: AllReduce("grads"), "the name of a value"),  # type: ignore[arg-type]
         (lambda: Wait("grads"), "the name of a value"),  # type: ignore[arg-type]
         (lambda: sim.Compute(5), "a function of tensors"),
+        (lambda: Send(G0, to="x"), "to is a position along an axis, .*; got to='x'"),  # type: ignore[arg-type]
+        (lambda: Send(G0, to=-1), "got to=-1"),
+        (lambda: Send(G0, to=True), "got to=True"),
+        (lambda: Send(G0, to=0, over=3), r"over is the name of an axis .*\"data\".*; got over=3"),  # type: ignore[arg-type]
+        (lambda: Send(G0, to=0, version="x"), "version is a whole number"),  # type: ignore[arg-type]
+        (lambda: Recv(G0, source="x"), "source is a position .*, or ANY; got source='x'"),  # type: ignore[arg-type]
+        (lambda: Recv(G0, source=-2), "or ANY; got source=-2"),
+        (lambda: Recv(G0, source=0, into="x"), "into is the name of a value"),  # type: ignore[arg-type]
+        (lambda: AllReduce(G0, over=3), "over is the name of an axis .*; got over=3"),  # type: ignore[arg-type]
+        (lambda: sim.Barrier(over=None), "over is the name of an axis .*; got over=None"),  # type: ignore[arg-type]
+        (lambda: sim.Broadcast(G0, root="x"), "root is a position along an axis"),  # type: ignore[arg-type]
+        (lambda: sim.AllGather(G0, into="x"), "into is the name of a value"),  # type: ignore[arg-type]
+        (lambda: sim.ReduceScatter(G0, into="x"), "into is the name of a value"),  # type: ignore[arg-type]
+        (lambda: sim.AllGather(G0, ragged="no"), "ragged is True or False"),  # type: ignore[arg-type]
+        (lambda: sim.Reduce(P0, G0, scale="x"), "scale is a finite number"),  # type: ignore[arg-type]
+        (lambda: sim.Reduce(P0, G0, scale=float("nan")), "scale is a finite number"),
+        (lambda: Update(P0, staleness="x"), "staleness is a whole number"),  # type: ignore[arg-type]
+        (lambda: sim.Record("loss", "x"), "value is a number"),  # type: ignore[arg-type]
+        (lambda: sim.Record(3, 1.0), "name is what a number is called"),  # type: ignore[arg-type]
+        (lambda: sim.Measure(3, print), "name is what a number is called"),  # type: ignore[arg-type]
+        (lambda: sim.Compute(print, G0, P0, sizes=("x",)), "sizes is a finite number, at least 0"),  # type: ignore[arg-type]
+        (lambda: sim.Compute(print, G0, P0, sizes=8.0), "sizes is a tuple of the bytes"),  # type: ignore[arg-type]
+        (lambda: sim.Compute(print, G0, P0, sizes=(1.0, 2.0)), r"got sizes=\[1.0, 2.0\] for 1 write"),
+        (lambda: sim.Compute(print, G0, P0, work=5), "work says how long something takes.*; got work=5"),  # type: ignore[arg-type]
+        (lambda: Start(5, on="y"), "what is an instruction, or several"),  # type: ignore[arg-type]
+        (lambda: sim.Named([]), "name is a text"),  # type: ignore[arg-type]
+        (lambda: sim.Named("sent", []), "key has a hash: give a number"),  # type: ignore[arg-type]
+        (lambda: sim.Replicated("x", "tensor"), "value is Params or Grads"),  # type: ignore[arg-type]
+        (lambda: sim.Replicated(G0, 3), "over is the name of an axis"),  # type: ignore[arg-type]
+        (lambda: sim.Ahead(G0, 1), "value is inputs or targets"),  # type: ignore[arg-type]
+        (lambda: sim.Ahead(sim.Act(0), -1), "step is a whole number"),
+        (lambda: sim.Nothing("x"), "instead is the name of a value"),  # type: ignore[arg-type]
+        (lambda: sim.validate(say((Send(sim.Act("x"), to=0),)), 2), "Act: block is a whole number"),  # type: ignore[arg-type]
+        (lambda: sim.validate(say((Send(sim.Act(-1), to=0),)), 2), "Act: block is a whole number"),
+        (lambda: sim.validate(say((Send(sim.ActGrad(0, -1), to=0),)), 2), "ActGrad: microbatch is a whole number"),
+        (lambda: sim.validate(say((Send(G0, to=2),)), 2), "0 to 1; got to=2 in Send .* on rank 0"),
+        (lambda: sim.validate(say((Start(Recv(G0, source=2), on="x"),)), 2), "0 to 1; got source=2"),
+        (lambda: sim.validate(sim.stack(sim.DataParallel(), sim.RingAllReduce("dta")), 2), "data, world; got 'dta'"),
         (lambda: sim.validate(say((Forward(7),)), 2), r"2 block\(s\).*got Forward 7"),
         (lambda: sim.validate(say((Start(AllReduce(Grads(2)), on="x"), Wait())), 2), r"2 block\(s\)"),
         (lambda: sim.validate(say((sim.Broadcast(G0, root=2),)), 2), "0 to 1; got root=2"),

@@ -1,6 +1,7 @@
 """The doctor: it looks at everything, and what is broken comes with a remedy."""
 
 import tomllib
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_a_check_that_raises_is_a_finding():
 
     check = doctor.guarded(adding_up)
     assert (check.name, check.ok, check.needed) == ("adding up", False, True) and "RuntimeError: no" in check.found
+
+
+def test_what_a_check_itself_needs_may_be_missing_too(monkeypatch):
+    def without_packaging(found: str, wanted: str) -> bool:
+        raise ModuleNotFoundError("No module named 'packaging'")
+
+    monkeypatch.setattr(doctor, "within", without_packaging)
+    _, _, python = islice(doctor.examine(), 3)
+    assert (python.name, python.ok, python.needed) == ("python", False, True) and "packaging" in python.found
 
 
 def test_the_report_shows_remedies_and_tells_faults_from_remarks(monkeypatch, capsys):

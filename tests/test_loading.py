@@ -90,6 +90,17 @@ def test_what_is_loaded_ahead_counts_for_its_own_step():
     assert run.step_times == pytest.approx([15.0, 12.0, 12.0, 12.0, 12.0])
 
 
+@pytest.mark.parametrize("strategy", [sim.Single(), sim.Loader(1)], ids=str)
+def test_loading_keeps_no_device_busy(strategy: sim.Order | sim.Layer):
+    """Samples are the host's work: a device that has none yet is idle, in its bubble and in its power too."""
+    chip = sim.Device("a chip", power=300.0, idle=100.0)
+    run = sim.simulate(strategy, model(3.0, 12.0), sim.cluster("ideal", ranks=1, device=chip), steps=4)
+    assert run.busy == pytest.approx([4 * 3.0]) and run.exposed_communication == [0.0]
+    assert run.waiting == pytest.approx([run.makespan - 4 * 3.0]) and run.makespan >= 4 * 12.0
+    assert run.bubble == pytest.approx(1 - 4 * 3.0 / run.makespan)
+    assert run.energy == pytest.approx(100.0 * run.makespan + 200.0 * 4 * 3.0)
+
+
 def test_a_worker_is_so_many_steps_ahead_and_no_more():
     """Loads of step k+3 begin when step k begins, for one worker that may be three steps ahead."""
     run = timed(sim.Loader(1, prefetch=3), model(3.0, 0.5), 1, 9)

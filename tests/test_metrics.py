@@ -97,10 +97,10 @@ def test_servers_and_spans_outside_the_steps_do_not_end_a_step():
 
 def test_busy_idle_and_exposed():
     run = a_run(TWO_STEPS, ranks=2, steps=2)
-    assert run.busy == [6.5, 4.0]
-    assert run.bubble == pytest.approx(1 - (6.5 + 4.0) / 16)
+    assert run.busy == [6.0, 4.0]  # loading keeps no device busy
+    assert run.bubble == pytest.approx(1 - (6.0 + 4.0) / 16)
     assert run.exposed_communication == [6.0 - 4.5] * 2
-    assert run.waiting == [0.0, (4.5 - 3.0) + (9.0 - 8.0)]
+    assert run.waiting == [1.5 - 1.0, (4.5 - 3.0) + (9.0 - 8.0)]
 
 
 def test_computing_on_two_streams_at_once_counts_once():

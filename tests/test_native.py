@@ -172,7 +172,10 @@ def test_zero_1_broadcasts_what_its_owners_updated():
     "identity, of, ranks, times", [("zero2", "mlp", 2, 2), ("zero3", "gpt", 2, 3), ("zero3", "uneven", 4, 3)]
 )
 def test_fsdp_moves_two_or_three_psi(identity: str, of: str, ranks: int, times: int):
-    """C1-C4; where rows do not divide, FSDP2 adds some, on 4 ranks to the ten digits."""
+    """C1-C4, and G8: two where parameters stay after the forward pass, as those of Llama 3 did.
+
+    Where rows do not divide, FSDP2 adds some, on 4 ranks to the ten digits.
+    """
     run, size = found(identity, of, ranks), padded(of, ranks)
     assert run.bytes_sent == pytest.approx([STEPS * times * (ranks - 1) / ranks * size] * ranks)
     assert sent(run, "ReduceScatter") == pytest.approx([(ranks - 1) / ranks * size] * ranks)

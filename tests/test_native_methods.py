@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from math import fsum, inf
 
+import psutil
 import pytest
 import torch
+from common.launching import wait_for
 from common.natively import SEED, STEPS, mean_losses, problem, psi, sent, truth
 from common.runs import apart
 
@@ -130,6 +134,26 @@ def test_watching_leaves_pytorch_as_it_was():
     assert run_ranks(look, 2) == [[["AllReduce"], True]] * 2
 
 
+def test_where_no_future_tells_of_the_end_a_collective_ends_with_its_phase():
+    """As with nccl, whose futures are done when a collective is queued; DDP waits in C++, where nobody hears of it."""
+
+    def train(place: lab.launch.Place, strategy: sim.checking.AnyStrategy, workload: sim.Problem) -> object:
+        from lab.native.training import Training
+
+        training = Training.of(place, sim.stack(strategy), workload, STEPS, SEED)
+        training.log.tells_ends = False
+        return training.observed(choosing.choose(sim.stack(strategy)).train(training))
+
+    for observed in run_ranks(train, 2, sim.DataParallel(bucket_bytes=0), problem("mlp")):
+        spans = list(observed.spans)
+        begins, ends = ({s.step: s for s in spans if s.instruction == f"{kind} all"} for kind in ("Backward", "Update"))
+        reduces = [s for s in spans if s.instruction.startswith("AllReduce")]
+        assert len(reduces) > STEPS and sum(s.bytes for s in reduces) == pytest.approx(STEPS * psi("mlp"))
+        assert all(begins[s.step].start <= s.start <= s.end for s in reduces)
+        # with the backward pass, or at a later look: gloo sets the future a moment before the rest
+        assert all(s.end <= ends[s.step + 1].end for s in reduces if s.step + 1 in ends)
+
+
 # ---------------------------------------------------------------- checkpoints
 
 
@@ -162,6 +186,31 @@ def test_each_elastic_training_reports_its_own_attempts(tmp_path):
     assert apart(report.parameters, truth("mlp").parameters) <= 1e-9
     with pytest.raises(ValueError, match=f"one after {STEPS} steps, asked were steps=1"):
         elastic.train(problem("mlp"), tmp_path, ranks=2, steps=1, seed=SEED)
+
+
+def test_shards_refuse_rules_that_look_at_more_than_one_number(tmp_path):
+    layerwise = replace(problem("mlp"), rule=LARS(0.1))
+    for train in (checkpoint.train, elastic.train):
+        with pytest.raises(ValueError, match=r"under FSDP2 .* each number follows its own gradient alone; got LARS"):
+            train(layerwise, tmp_path, ranks=2, steps=1)
+
+
+def test_a_torchrun_that_does_not_end_is_killed_with_all_that_it_started(tmp_path, monkeypatch):
+    """Its ranks have sessions of their own, so that they are no part of its process group."""
+    monkeypatch.setattr(elastic, "PATIENCE", 0.5)
+    note = tmp_path / "pid"
+    stubborn = f"""if True:
+        import signal, subprocess, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        rank = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        open({str(note)!r}, "w").write(str(rank.pid))
+        time.sleep(60)
+    """
+    with elastic._running([sys.executable, "-c", stubborn]) as process:
+        assert wait_for(lambda: note.exists() and note.read_text())
+        rank = psutil.Process(int(note.read_text()))
+    assert process.poll() is not None
+    assert wait_for(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_an_impossible_crash_is_refused(tmp_path):

@@ -125,6 +125,7 @@ def test_what_a_rank_does_for_a_microbatch_at_a_time_is_one_bar_where_its_parts_
         spans.add(0, "compute", f"AllGather Inner(0.{at}, mb 0) over tensor", 0, 2.0 * at + 1, 2.0 * at + 2)
     ax = plots.timeline(a_run(ranks=1, steps=1, spans=spans))
     assert bars(ax) == 2  # forward and backward, each with what it gathers meanwhile
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["Forward", "Backward"]
 
 
 def test_ranks_that_do_not_fit_are_left_out_evenly_and_said():
@@ -234,6 +235,16 @@ def test_a_run_that_took_no_time_is_drawn():
     spans.add(0, "compute", "Forward 0 mb0", 0, 0.0, 0.0)
     ax = plots.timeline(a_run(ranks=1, steps=1, spans=spans))
     assert drawn(ax) and [text.get_text() for text in ax.texts] == ["nothing took any time"]
+
+
+def test_a_server_that_waits_since_before_is_drawn_from_the_beginning():
+    """Its Recv began in the step before, and goes on in the step that is shown; all other rows begin with this step."""
+    run = a_run(steps=3, ranks=3, servers=1)
+    run.spans.add(0, "compute", "Recv Grads(0) from any", 0, 4.5, 11.0)
+    run.spans.add(1, "compute", "Forward 0 mb0", 1, 4.0, 9.0)  # of another step, however long
+    ax = plots.timeline(run, steps=range(2, 3))
+    assert colours(ax, 0)[COLOURS["Recv"]] == 3.0 and ax.get_xlim() == (0, 4)
+    assert colours(ax, 1)[COLOURS["Forward"]] == 1.0
 
 
 def test_two_clocks_share_the_time_axis():

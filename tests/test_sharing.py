@@ -141,6 +141,32 @@ def test_the_last_rank_of_a_causal_ring_works_longest():
 
 
 @pytest.mark.parametrize("ways", [2, 4])
+def test_a_causal_ring_computes_what_one_rank_does_tile_by_tile(ways: int):
+    """Half of a rank's own scores are masked and spared, none of what it sees of others': (2i + 1)/n² for rank i."""
+    model = sim.transformer(layers=1, hidden=64, heads=4, sequence=32, vocab=16, batch=2, flash=True)
+    device = sim.Device("only a speed", flops=1e12)
+    mixing = next(part for part in model.blocks[1].parts if part.mixes)
+    alone = mixing.forward.of(model.batch, device) + mixing.backward.of(model.batch, device)
+    cluster = sim.cluster("ideal", ranks=ways, device=device)
+    run = sim.simulate(sim.ContextParallel(), model, cluster, steps=1, fold=False)
+    spans = [span for span in run.spans if "attend" in span.instruction]
+    attending = [sum(span.end - span.start for span in spans if span.rank == rank) for rank in range(ways)]
+    assert attending == pytest.approx([alone * (2 * rank + 1) / ways**2 for rank in range(ways)])
+    assert sum(attending) == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_keys_that_heads_share_go_round_once(kv_heads: int):
+    """Liu et al. 2023: 3n - 2 hops of a rank's keys and values, smaller by kv_heads/heads."""
+    ways, tokens, hidden, width = 4, 32, 64, 2
+    shape = dict(layers=1, hidden=hidden, heads=4, sequence=tokens, vocab=16, batch=2, dtype="bf16")
+    model = sim.transformer(**shape, kv_heads=kv_heads)
+    run = sim.simulate(sim.ContextParallel(), model, free(ways), steps=1)
+    sent = sum(span.bytes for span in run.spans if span.rank == 0 and span.instruction.startswith("Send key"))
+    assert sent == (3 * ways - 2) * 2 * 2 * tokens / ways * hidden * kv_heads / 4 * width
+
+
+@pytest.mark.parametrize("ways", [2, 4])
 def test_sequence_parallelism_moves_as_many_bytes_as_tensor_parallelism(ways: int):
     """Korthikanti et al. 2022: an all-reduce is a reduce-scatter and an all-gather; only LayerNorms come on top."""
     plain, tokens = (sim.simulate(sim.TensorParallel(s), GPT, free(ways), steps=1).bytes_sent[0] for s in (False, True))
@@ -230,6 +256,15 @@ def test_helpers_hold_no_shards(order: sim.BytePS, stage: int):
     ranks = 2 * (order.helpers + 1)
     run = sim.simulate(sim.stack(order, sim.Sharded(stage, replicas=2)), problem, free(ranks), steps=3)
     assert apart(run, sim.simulate(sim.Single(), problem, free(1), steps=3)) < 1e-12 and not run.notes
+
+
+@pytest.mark.parametrize("stage, copies", [(1, 2), (2, 2), (3, 7)])
+def test_every_microbatch_is_gathered_for_and_gradients_are_reduced_once(stage: int, copies: int):
+    """2Ψ for stages 1 and 2, (2m + 1)Ψ for stage 3, with 1/n left out; three microbatches add up whole gradients."""
+    model = sim.Model.of_times(blocks=4, parameters=4000, batch=12)
+    strategy = sim.stack(sim.Single(microbatches=3), sim.Sharded(stage))
+    assert sim.simulate(strategy, model, free(4), steps=2).bytes_sent == [2 * copies * 3 / 4 * 16000] * 4
+    assert [held.peak.gradients for held in sim.memory(strategy, model, 4)] == [16000] * 4
 
 
 def test_parameters_that_were_let_go_cannot_be_used():

@@ -22,6 +22,7 @@ import json, sys
 from pathlib import Path
 import torch
 from lab import torchrun
+from lab.groups import waiting_time
 
 def total(place, factor):
     tensor = torch.tensor([place.rank + 1.0])
@@ -34,7 +35,8 @@ def broken(place):
 
 assert torchrun.inside()
 results = torchrun.run_here(total, 2, 10.0)
-assert torchrun.run_here(lambda place: place.rank, 2) == [0, 1]  # again, in the same process group
+assert torchrun.run_here(lambda place: place.rank, 2, timeout=50.0) == [0, 1]  # again, in the same process group
+assert waiting_time().total_seconds() == 50
 errors = []
 for function, ranks in ((total, 3), (broken, 2)):
     try:
@@ -54,6 +56,7 @@ import lab, simulator as sim
 problem = sim.problem("digits-mlp", dtype="float64")
 runs = [lab.execute(strategy, problem, steps=3, seed=1) for strategy in (sim.DataParallel(), sim.Pipeline())]
 digests = [run.digest() for run in runs]
+assert [run.cluster for run in runs] == ["2 processes on 2 machines"] * 2
 Path(sys.argv[1], str(torch.distributed.get_rank())).write_text(json.dumps([[run.losses for run in runs], digests]))
 """
 

@@ -85,6 +85,16 @@ def test_servers_do_not_count():
     assert run.workers == (1, 2) and run.mfu == pytest.approx(1.0, rel=1e-9)
 
 
+def test_clients_that_a_round_leaves_out_learn_nothing():
+    """Two of eight clients work at a time, at their peaks: a quarter of all peaks, for a quarter of every batch."""
+    strategy = sim.FedAvg(local_steps=2, clients_per_round=2)
+    run = sim.simulate(strategy, a_model(batch=8), ideal(9), steps=8)
+    assert metrics.samples_per_step(run) == 2 and run.throughput == pytest.approx(2 * 8 / run.makespan)
+    assert run.mfu == pytest.approx(2 / 8, rel=1e-9)
+    found = run.extrapolate(samples=1600)
+    assert (found.steps, found.samples) == (800, 1600)
+
+
 def test_peaks_of_different_devices_add_up():
     devices = [CHIP, Device("faster", flops=3e12)]
     run = sim.simulate(sim.DataParallel(), a_model(batch=8), ideal(2, devices), steps=2)

@@ -19,8 +19,8 @@ from simulator.values import bounds
 from simulator.workload import rule_of
 
 from ..clocks import Clock
+from ..observed import Observed
 from ..place import Place
-from ..wall import Observed
 from .keras_model import Translated, descend, finite, load, translate
 from .mirrored import addresses
 
@@ -40,7 +40,7 @@ def take_part(servers: int, place: Place, stack: Stack, problem: Problem, steps:
     tf.distribute.Server(tf.train.ClusterSpec(cluster), job_name=job, task_index=index, protocol="grpc")
     dist.barrier()
     place.board.note(0, f"serving as {job}", waiting=True)
-    while not _get_default_store().check([_OVER]):  # no collective: these give up after a while
+    while not _get_default_store().check([_OVER]):
         place.board.progress(1.0)
         time.sleep(0.05)
     return []
@@ -145,11 +145,11 @@ class Coordinated:
             with tf.control_dependencies([began]):
                 version = self.version.read_value()
             with tf.control_dependencies([version]):
-                loss, slopes = model.gradient(inputs, targets, scale)
-            with tf.control_dependencies(slopes):
+                loss, gradients = model.gradient(inputs, targets, scale)
+            with tf.control_dependencies(gradients):
                 computed = tf.timestamp()
             with tf.control_dependencies([computed]):
-                updates = [descend(tf, self.rule, v, g) for v, g in zip(variables, slopes, strict=True)]
+                updates = [descend(tf, self.rule, v, g) for v, g in zip(variables, gradients, strict=True)]
             with tf.control_dependencies(updates):
                 now = self.version.assign_add(1, read_value=True)
             with tf.control_dependencies([now]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from simulator.stack import Stack
 
     from ..native.training import Training
+    from ..observed import Observed
     from ..place import Place
     from ..running import Job
-    from ..wall import Observed
 
 EXTRA = Extra(
     "deepspeed", "deepspeed", "deepspeed", "deepspeed",
@@ -59,17 +60,15 @@ def stage_of(part: Any) -> int:
 
 def train(stage: int, place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:
     """One rank's training."""
-    from ..wall import Observed
-    from .training import training_of
+    from ..native.training import Training
 
     place.board.note(0, "loading DeepSpeed")
-    training = training_of(place, stack, problem, steps, seed)
+    training = Training.of(replace(place, device="cpu"), stack, problem, steps, seed)
     chain = training.chain()
     engine = _engine(chain, training, stage)
     with training.log.recording():
         _loop(engine, training)
-    log = training.log
-    return Observed(log.spans, log.samples, [], training.pieces(chain.named_parameters()), log.clock.error)
+    return training.observed(training.pieces(chain.named_parameters()))
 
 
 def _engine(chain: nn.Module, training: Training, stage: int) -> Any:

@@ -21,8 +21,8 @@ from simulator.values import bounds
 from simulator.workload import rule_of
 
 from ..native.log import Log
+from ..observed import Observed
 from ..place import Place
-from ..wall import Observed
 from .keras_model import Translated, descend, finite, load, translate
 
 
@@ -87,8 +87,8 @@ class Loop:
         """Let TensorFlow compile everything before time counts, and undo what it learned."""
         self.log.place.board.note(0, "compiling", waiting=True)
         gradient, add, update = self.functions()
-        _, slopes = gradient(*self.batch(0))
-        update(add(slopes))
+        _, gradients = gradient(*self.batch(0))
+        update(add(gradients))
         self.model.fill(self.problem.parameters(self.seed))
 
     def train(self) -> None:
@@ -99,10 +99,10 @@ class Loop:
                 with log.phase("Load mb0"):
                     inputs, targets = self.batch(step)
                 with log.phase("Compute gradient"):
-                    losses, slopes = gradient(inputs, targets)
+                    losses, gradients = gradient(inputs, targets)
                 self.note(losses)
                 start = log.clock.now()
-                sums = add(slopes)
+                sums = add(gradients)
                 log.sent("data", f"AllReduce {self.model.elements}", start, self.traffic)
                 with log.phase("Update all"):
                     update(sums)
@@ -141,16 +141,16 @@ class Loop:
         def gradient(inputs: Any, targets: Any) -> Any:
             return model.gradient(inputs, targets, 1 / self.problem.batch)
 
-        def add(slopes: Any) -> Any:
+        def add(gradients: Any) -> Any:
             # identity: all_reduce wants to know each tensor's device
-            return tf.distribute.get_replica_context().all_reduce("SUM", [tf.identity(slope) for slope in slopes])
+            return tf.distribute.get_replica_context().all_reduce("SUM", [tf.identity(one) for one in gradients])
 
-        def update(slopes: Any) -> None:
-            def everywhere(strategy: Any, slopes: Any) -> None:
-                for variable, slope in zip(variables, slopes, strict=True):
-                    strategy.extended.update(variable, lambda v, g: descend(tf, self.rule, v, g), args=(slope,))
+        def update(gradients: Any) -> None:
+            def everywhere(strategy: Any, gradients: Any) -> None:
+                for variable, one in zip(variables, gradients, strict=True):
+                    strategy.extended.update(variable, lambda v, g: descend(tf, self.rule, v, g), args=(one,))
 
-            tf.distribute.get_replica_context().merge_call(everywhere, args=(slopes,))
+            tf.distribute.get_replica_context().merge_call(everywhere, args=(gradients,))
 
         def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return tf.function(lambda *given: strategy.run(function, args=given), autograph=False)  # type: ignore[no-any-return]

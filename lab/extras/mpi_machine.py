@@ -15,8 +15,8 @@ from simulator.spans import COMPUTE, Sample, Spans
 from simulator.stack import Stack
 
 from ..clocks import Clock
+from ..observed import Observed, prepared
 from ..place import Place
-from ..wall import Observed, prepared
 
 
 def run_rank(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Observed:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .preparing import Extra, ranks_once
-from .relay import Folder
+from .relay import Folder, temporary
 
 if TYPE_CHECKING:
     from simulator.problem import Problem
     from simulator.run import Run
     from simulator.stack import Stack
 
+    from ..observed import Observed
     from ..place import Place
     from ..running import Job
-    from ..wall import Observed
 
 EXTRA = Extra("ray", "ray", "ray", "ray", {"DataParallel": ("bucket_bytes", "overlap", "replicas")})
 STORE_BYTES = 80 * 2**20
@@ -41,23 +40,22 @@ SETTINGS = {
 def execute(job: Job, timeout: float, progress: bool) -> Run:
     """Train with Ray Train. ValueError for another strategy than ``DataParallel``."""
     EXTRA.accept(job)
-    (found,) = ranks_once(partial(drive, job.ranks), job, 1, timeout, progress)
+    with temporary(job.ranks) as folder:
+        (found,) = ranks_once(partial(drive, folder), job, 1, timeout, progress)
     return job.run(found, EXTRA.note("Ray Train's TorchTrainer, DistributedDataParallel over gloo"))
 
 
-def drive(ranks: int, place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> list[Observed]:
+def drive(folder: Folder, place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> list[Observed]:
     """Start Ray, let its workers train, end it."""
-    with tempfile.TemporaryDirectory(prefix="twoclocks-") as name:
-        folder = Folder(Path(name), ranks)
-        folder.fill(train, stack, problem, steps, seed)
-        place.board.note(0, "starting Ray", waiting=True)
-        _start(ranks, f"{name}/ray")
-        try:
-            with folder.watched(place):
-                _fit(folder)
-        finally:
-            _end()
-        return folder.results()
+    folder.fill(train, stack, problem, steps, seed)
+    place.board.note(0, "starting Ray", waiting=True)
+    _start(folder.ranks, str(folder.path / "ray"))
+    try:
+        with folder.watched(place):
+            _fit(folder)
+    finally:
+        _end()
+    return folder.results()
 
 
 def _start(ranks: int, folder: str) -> None:
@@ -117,16 +115,14 @@ def train(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -
     from simulator.strategies import DataParallel
 
     from ..native.replicated import megabytes
-    from ..wall import Observed
-    from .training import training_of
+    from ..native.training import Training
 
     (layer,) = stack.layers
     assert isinstance(layer, DataParallel)
-    training = training_of(place, stack, problem, steps, seed)
+    training = Training.of(place, stack, problem, steps, seed)
     wanted = {"bucket_cap_mb": megabytes(layer.bucket_bytes), "broadcast_buffers": False}
     model = prepare_model(training.chain(), parallel_strategy_kwargs=wanted)
     optimizer = training.optimizer(model.named_parameters())
     with training.log.recording():
         training.train(model, optimizer)
-    log = training.log
-    return Observed(log.spans, log.samples, [], training.pieces(model.named_parameters()), log.clock.error)
+    return training.observed(training.pieces(model.named_parameters()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import tempfile
 import threading
 import time
 import traceback
@@ -88,6 +89,13 @@ class Folder:
     def _memory(self) -> mmap.mmap:
         with open(self.path / "board", "r+b") as file:
             return mmap.mmap(file.fileno(), 0)
+
+
+@contextmanager
+def temporary(ranks: int) -> Iterator[Folder]:
+    """A folder that is removed in the end. The parent makes it, for it outlives a process that waits and is killed."""
+    with tempfile.TemporaryDirectory(prefix="twoclocks-", ignore_cleanup_errors=True) as name:
+        yield Folder(Path(name), ranks)
 
 
 def end_with(parent: int) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simulator.workload import rule_of
+
 from .choosing import choose
 from .working import run_rank
 
@@ -23,5 +25,6 @@ def execute(job: Job, timeout: float, progress: bool) -> Run:
     """Train with PyTorch's own implementation of the job's strategy. ValueError where it has none."""
     from ..program import everywhere
 
-    text = choose(job.stack).text
-    return job.run(everywhere(run_rank, job, timeout, progress), {"engine": f"native: {text}"})
+    choice = choose(job.stack)
+    choice.check(rule_of(job.stack, job.problem))
+    return job.run(everywhere(run_rank, job, timeout, progress), {"engine": f"native: {choice.text}"})

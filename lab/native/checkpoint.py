@@ -16,15 +16,14 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-from simulator import DataParallel, checks, stack
+from simulator import DataParallel, Sharded, checks, stack
 from simulator.problem import Problem
-from simulator.rank import Rank
 from simulator.run import Run
 from simulator.stack import Stack
 
+from ..observed import Observed
 from ..place import Place
-from ..wall import Observed
-from .log import Log
+from .choosing import choose
 from .sharded import full, quiet, shard
 from .training import Training
 
@@ -41,8 +40,8 @@ def train(
     A checkpoint is saved at the end, and every ``every`` steps where that is said. ``timeout`` [s]: how long the run
     may go without progress. The Run has losses and spans of the steps that were made now.
 
-    Raises ValueError as ``lab.execute`` does, for an ``every`` below 1, and when the folder's newest checkpoint is
-    beyond ``steps``.
+    Raises ValueError as ``lab.execute`` does, for an ``every`` below 1, for a rule that shards cannot follow, and
+    when the folder's newest checkpoint is beyond ``steps``.
     """
     from ..launch import run_ranks
     from ..running import job
@@ -50,7 +49,7 @@ def train(
     if every is not None:
         checks.whole("every", every, least=1, of="in steps")
     asked = job(STRATEGY, problem, ranks, steps, seed)
-    check(folder, steps)
+    check(problem, folder, steps)
     where = str(Path(folder).resolve())
     observed = run_ranks(train_rank, ranks, *asked.arguments, where, every, timeout=timeout)
     return asked.run(observed, {"engine": "native: FSDP2 with torch.distributed.checkpoint"})
@@ -60,9 +59,7 @@ def train_rank(
     place: Place, strategy: Stack, problem: Problem, steps: int, seed: int, folder: str, every: int | None
 ) -> Observed:
     """One rank of ``train``."""
-    rule = problem.rule
-    me = Rank(strategy, place.rank, place.ranks, problem.model(), steps, rule)
-    training = Training(place, me, problem, seed, rule, Log(place, steps, "data"))
+    training = Training.of(place, strategy, problem, steps, seed)
     with quiet():
         model = shard(training.chain(), training.mesh()["data"], stage=3)
         optimizer = training.optimizer(model.named_parameters())
@@ -74,7 +71,7 @@ def train_rank(
                     with training.log.phase("Save"):
                         save(folder, step + 1, model, optimizer)
         pieces = training.pieces((name, full(parameter)) for name, parameter in model.named_parameters())
-    return Observed(training.log.spans, training.log.samples, [], pieces, training.log.clock.error)
+    return training.observed(pieces)
 
 
 def save(folder: str, made: int, model: nn.Module, optimizer: Any) -> None:
@@ -100,8 +97,9 @@ def newest(folder: str | Path) -> int:
     return max((int(name.removeprefix("step-")) for name in whole), default=0)
 
 
-def check(folder: str | Path, steps: int) -> None:
-    """Raise ValueError when the newest checkpoint is beyond ``steps``."""
+def check(problem: Problem, folder: str | Path, steps: int) -> None:
+    """Raise ValueError for a rule that shards cannot follow, and when the newest checkpoint is beyond ``steps``."""
+    choose(stack(Sharded(stage=3))).check(problem.rule)
     if newest(folder) > steps:
         raise ValueError(
             f"training goes on from the newest checkpoint; {folder} has one after {newest(folder)} steps, asked were"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simulator.holdings import Piece
 from simulator.stack import Stack
+
+if TYPE_CHECKING:
+    from simulator.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,15 @@ class Choice:
         module, _, name = self.function.partition(".")
         run: Callable[..., list[Piece]] = getattr(import_module(f".{module}", __package__), name)
         return run(training, **self.knobs)
+
+    def check(self, rule: Rule) -> None:
+        """Refuse rules that ask for more than one vector of numbers, where a rank has but a part of the model."""
+        plain = rule.elementwise and not rule.per_tensor and rule.loss_scale() == 1
+        if not plain and self.function not in WHOLE:
+            raise ValueError(
+                f"under {self.text} a rank updates a part of the model, where each number follows its own gradient"
+                f" alone; got {rule}: use SGD, Momentum or Adam, or engine='program'"
+            )
 
 
 def choose(stack: Stack) -> Choice:
@@ -157,5 +169,8 @@ CHOICES: dict[tuple[str, ...], Callable[..., Choice]] = {
     ("TensorParallel", "Sharded"): _sharded_tensor,
 }
 """What there is, by the classes of a strategy's parts; ``Single`` under layers is left out."""
+
+WHOLE = ("replicated.single", "replicated.data_parallel", "replicated.post_local")
+"""Where every rank updates the whole model."""
 
 NOT_THERE = f"PyTorch has an implementation of its own for {', '.join(' + '.join(parts) for parts in CHOICES)}"

@@ -15,12 +15,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import psutil
 
 from simulator import checks
 from simulator.errors import RankError
@@ -31,6 +32,8 @@ from ..place import INSIDE, Place
 
 SHARE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Set to 1, or a restart often fails: the new ranks would meet in a store in which the old ones have left traces."""
+PATIENCE = 10.0
+"""Seconds that torchrun has to end its ranks before it is killed with them."""
 BEGAN, PARAMETERS = "began.jsonl", "parameters.pickle"
 """What the ranks leave in the folder besides checkpoints: the step each attempt began at, and what was learned."""
 
@@ -63,7 +66,7 @@ def train(
     """
     _check(ranks, steps, every, restarts, crash)
     problem.check()
-    place = _cleared(folder, steps)
+    place = _cleared(problem, folder, steps)
     asked = (problem, steps, seed, every, crash, str(place))
     (place / "asked.pickle").write_bytes(cloudpickle.dumps(asked))
     command = [
@@ -120,7 +123,7 @@ def _crashing(problem: Problem, when: int) -> Problem:
 
 @contextmanager
 def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A torchrun in a session of its own, so that whatever it started ends with it."""
+    """A torchrun that ends with whatever it started, and no sooner: an interrupt of the terminal does not reach it."""
     inherited = {**environment(), SHARE: "1"}
     del inherited[INSIDE]  # torchrun starts these ranks, not this package
     process = subprocess.Popen(
@@ -132,12 +135,20 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(10.0)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _kill(process)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    ranks = psutil.Process(process.pid).children(recursive=True)  # it gives each a session of its own
+    process.kill()
+    for rank in ranks:
+        with suppress(psutil.NoSuchProcess):
+            rank.kill()
+    process.wait()
 
 
 def _wait(process: subprocess.Popen[str], timeout: float) -> None:
@@ -149,11 +160,11 @@ def _wait(process: subprocess.Popen[str], timeout: float) -> None:
         raise RankError(0, 0, "elastic training", f"torchrun gave up with code {process.returncode}:\n{said[-4000:]}")
 
 
-def _cleared(folder: str | Path, steps: int) -> Path:
+def _cleared(problem: Problem, folder: str | Path, steps: int) -> Path:
     """The folder with its checkpoints, which training goes on from, without the notes of an earlier training."""
     from . import checkpoint
 
-    checkpoint.check(folder, steps)
+    checkpoint.check(problem, folder, steps)
     place = Path(folder).resolve()
     place.mkdir(parents=True, exist_ok=True)
     for note in (BEGAN, PARAMETERS):

@@ -1,5 +1,7 @@
 """DistributedDataParallel's communication hooks, which compress gradients: by name, as it wants them."""
 
+# Without annotations from __future__: DistributedDataParallel compares those of a hook with classes, not texts.
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

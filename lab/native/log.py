@@ -27,7 +27,8 @@ class Log:
     ``axis`` is what the group of all ranks is called.
 
     A collective's span lasts from when it is issued, or from the end of the one before it on its stream, until its
-    result is there, or is waited for where PyTorch does not tell. A phase's span holds the waiting inside it.
+    result is there, or, where PyTorch does not tell, is waited for or its phase ends. A phase's span holds the waiting
+    inside it.
     """
 
     def __init__(self, place: Place, total: int, axis: str = "world"):
@@ -38,6 +39,7 @@ class Log:
         self.ends: dict[str, float] = {}
         self.open: dict[object, tuple[Issued, float, int, Any]] = {}
         self.lock = Lock()  # gloo tells of ends in its own threads
+        self.tells_ends = place.device == "cpu"  # nccl's futures are done when a collective is queued
 
     def steps(self, first: int = 0) -> Iterator[int]:
         """The steps of the run from ``first`` on, one after another."""
@@ -51,7 +53,8 @@ class Log:
         self.place.board.note(self.step, text, True)
         start = self.clock.now()
         yield
-        self._synchronise()
+        self.place.synchronise()
+        self._end_completed()
         self._add(COMPUTE, text, self.step, start, self.clock.now())
 
     def loss(self, value: float) -> None:
@@ -79,7 +82,7 @@ class Log:
         dist.barrier()  # a worker's first gradient must not come before the server counts
         with watching(self._hear, self._waited, self.place.device):
             yield
-            self._synchronise()
+            self.place.synchronise()
             for key in list(self.open):
                 self._end(key)
         dist.barrier()
@@ -96,7 +99,7 @@ class Log:
             key = _key(work)
             with self.lock:
                 self.open[key] = issued, start, step, work
-            if isinstance(work, dist.Work) and (future := future_of(work)) is not None:
+            if self.tells_ends and isinstance(work, dist.Work) and (future := future_of(work)) is not None:
                 future.add_done_callback(lambda _: self._end(key))
 
         return begun
@@ -106,20 +109,24 @@ class Log:
 
     def _end(self, key: object) -> None:
         with self.lock:
-            found = self.open.pop(key, None)
-        if found is None:
-            return
-        issued, start, step, _ = found
-        stream, text = self._stream(issued), f"{issued.kind} {issued.elements}"
-        now = self.clock.now()
-        begin = min(now, max(start, self.ends.get(stream, start)))
-        self.ends[stream] = now
+            if key not in self.open:
+                return
+            issued, start, step, _ = self.open.pop(key)
+            stream, text = self._stream(issued), f"{issued.kind} {issued.elements}"
+            now = self.clock.now()
+            begin = min(now, max(start, self.ends.get(stream, start)))
+            self.ends[stream] = now
         self._add(stream, text, step, begin, now, issued.nbytes)
 
+    def _end_completed(self) -> None:
+        """End what has been done meanwhile on a GPU: DistributedDataParallel waits in C++, where nobody hears of it."""
+        if not self.tells_ends:
+            for key, (_, _, _, work) in list(self.open.items()):
+                if isinstance(work, dist.Work) and work.is_completed():
+                    self._end(key)
+
     def _add(self, stream: str, text: str, step: int, start: float, end: float, nbytes: float = 0.0) -> None:
-        if not self.counts:
-            return
-        with self.lock:
+        if self.counts:
             self.spans.add(self.place.rank, stream, text, step, start, end, nbytes)
 
     def _stream(self, issued: Issued) -> str:
@@ -128,10 +135,6 @@ class Log:
             return f"{'to' if issued.kind == 'Send' else 'from'} {issued.peer}"
         name = str(issued.group.group_desc)
         return name.removeprefix("mesh_") if name.startswith("mesh_") else self.axis
-
-    def _synchronise(self) -> None:
-        if self.place.device != "cpu":
-            torch.cuda.synchronize(self.place.device)
 
 
 def _key(work: Work | torch.Tensor | list[torch.Tensor]) -> object:

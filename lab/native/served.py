@@ -19,6 +19,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from simulator.holdings import Piece
 from simulator.values import bounds
 
+from ..groups import waiting_time
 from .training import Training
 
 
@@ -28,7 +29,7 @@ def parameter_server(training: Training, servers: int = 1, mode: str = "async") 
     "sync": a server waits for the gradients of all workers, averages them and answers all (Li et al. 2014). "async": it
     applies each gradient as it comes and answers at once (Dean et al. 2012).
     """
-    flat = parameters_to_vector(training.chain().parameters()).detach()
+    flat = parameters_to_vector(training.chain().parameters()).detach().cpu()  # RPC sends the host's memory
     rank, workers = training.place.rank, training.place.ranks - servers
     mine = slice(*bounds(flat.numel(), rank, servers))
     server = Server(training, flat[mine].clone(), workers, mode == "sync") if rank < servers else None
@@ -44,7 +45,7 @@ def _work(training: Training, servers: int, flat: torch.Tensor) -> None:
     """A worker: compute a gradient, send each server its chunk, take its parameters."""
     log, model = training.log, training.chain()
     parameters = list(model.parameters())
-    version = [0] * servers
+    version, timeout = [0] * servers, waiting_time().total_seconds()
     for _ in log.steps():
         with log.phase("Load mb0"):
             inputs, targets = training.batch()
@@ -56,18 +57,18 @@ def _work(training: Training, servers: int, flat: torch.Tensor) -> None:
         with log.phase("Backward all"):
             model.zero_grad(set_to_none=False)
             (loss * training.weight).backward()
-        slope = torch.cat([_gradient(parameter).reshape(-1) for parameter in parameters])
+        gradient = torch.cat([_gradient(parameter).reshape(-1) for parameter in parameters]).cpu()
         start, calls = log.clock.now(), []
         for server in range(servers):
-            chunk = slope[slice(*bounds(flat.numel(), server, servers))].clone()
+            chunk = gradient[slice(*bounds(flat.numel(), server, servers))].clone()
             arguments = (training.worker, chunk, version[server], training.place.rank)
-            calls.append((chunk.nbytes, rpc.rpc_async(f"rank{server}", _push, args=arguments)))
+            calls.append((chunk.nbytes, rpc.rpc_async(f"rank{server}", _push, args=arguments, timeout=timeout)))
         for server, (nbytes, call) in enumerate(calls):
             part, version[server] = call.wait()
             log.sent(f"to {server}", "Send gradients", start, nbytes)
             flat[slice(*bounds(flat.numel(), server, servers))] = part
         log.version = version[0]
-        vector_to_parameters(flat.clone(), parameters)
+        vector_to_parameters(flat.to(training.place.device, copy=True), parameters)
 
 
 def _gradient(parameter: torch.Tensor) -> torch.Tensor:
@@ -85,15 +86,15 @@ class Server:
         self.waiting: dict[int, tuple[torch.Tensor, int, Future[Any]]] = {}
         self.lock = Lock()
 
-    def take(self, worker: int, slope: torch.Tensor, version: int, rank: int) -> Future[Any]:
+    def take(self, worker: int, gradient: torch.Tensor, version: int, rank: int) -> Future[Any]:
         """A gradient from a worker; the future gives parameters and version."""
         answer: Future[Any] = Future()
         with self.lock:
             if not self.together:
-                self._update(slope, self.version - version)
+                self._update(gradient, self.version - version)
                 self._answer(answer, rank)
             else:
-                self.waiting[worker] = slope, rank, answer
+                self.waiting[worker] = gradient, rank, answer
                 if len(self.waiting) == self.workers:
                     self._together()
         return answer
@@ -101,16 +102,17 @@ class Server:
     def _together(self) -> None:
         arrived = [self.waiting[worker] for worker in sorted(self.waiting)]
         self.waiting.clear()
-        self._update(sum(slope / self.workers for slope, _, _ in arrived), 0, len(arrived))  # type: ignore[arg-type]
+        shares = [gradient / self.workers for gradient, _, _ in arrived]
+        self._update(sum(shares[1:], shares[0]), 0, len(arrived))
         for _, rank, answer in arrived:
             self._answer(answer, rank)
 
-    def _update(self, slope: torch.Tensor, staleness: int, gradients: int = 1) -> None:
+    def _update(self, gradient: torch.Tensor, staleness: int, gradients: int = 1) -> None:
         self.log.step = self.version if self.together else self.version // self.workers
         for _ in range(gradients):
             self.log.sample("staleness", staleness)
         with self.log.phase("Update all"):
-            self.params.grad = slope
+            self.params.grad = gradient
             self.rule.step(self.optimizer, staleness=staleness)
         self.version += 1
 
@@ -137,8 +139,8 @@ def _here(server: Server | None) -> Iterator[None]:
 
 
 @rpc.functions.async_execution
-def _push(worker: int, slope: torch.Tensor, version: int, rank: int) -> Future[Any]:
-    return _servers["here"].take(worker, slope, version, rank)
+def _push(worker: int, gradient: torch.Tensor, version: int, rank: int) -> Future[Any]:
+    return _servers["here"].take(worker, gradient, version, rank)
 
 
 # ---------------------------------------------------------------- connecting
@@ -147,7 +149,8 @@ def _push(worker: int, slope: torch.Tensor, version: int, rank: int) -> Future[A
 @contextmanager
 def _connected(rank: int, ranks: int) -> Iterator[None]:
     """RPC between all ranks. At the end every rank waits for the others."""
-    os.environ.setdefault("TP_SOCKET_IFNAME", os.environ.get("GLOO_SOCKET_IFNAME", "lo"))
+    if "GLOO_SOCKET_IFNAME" in os.environ:  # the network that gloo was told to take; else TensorPipe finds one too
+        os.environ.setdefault("TP_SOCKET_IFNAME", os.environ["GLOO_SOCKET_IFNAME"])
     host = os.environ.get("MASTER_ADDR", "127.0.0.1")
     port: list[Any] = [_free_port(host) if rank == 0 else None]
     dist.broadcast_object_list(port, 0)

@@ -18,7 +18,10 @@ from simulator.problems.blocks import named_parameters
 from simulator.problems.draws import mix, seeded
 from simulator.rank import Rank
 from simulator.rules import Rule
+from simulator.stack import Stack
+from simulator.workload import rule_of
 
+from ..observed import Observed, warm_up
 from ..place import Place
 from .log import Log
 
@@ -52,6 +55,19 @@ class Training:
     seed: int
     rule: Rule
     log: Log
+
+    @classmethod
+    def of(cls, place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Training:
+        """The share of a place, with torch warm. The log calls the group of all ranks by the axis that has them all."""
+        rule = rule_of(stack, problem)
+        warm_up(rule)
+        me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
+        axis = next((axis for axis, size in me.grid.items() if size == place.ranks), "world")
+        return cls(place, me, problem, seed, rule, Log(place, steps, axis))
+
+    def observed(self, pieces: list[Piece]) -> Observed:
+        """What the rank brings back; ``pieces`` are the parameters that it holds at the end."""
+        return Observed(self.log.spans, self.log.samples, [], pieces, self.log.clock.error)
 
     @cached_property
     def named_blocks(self) -> list[nn.Module]:
@@ -113,7 +129,7 @@ class Training:
         learn = [(own_name(name), parameter) for name, parameter in named if parameter.requires_grad]
         return self.rule.optimizer(learn if self.rule.per_tensor else [parameter for _, parameter in learn])
 
-    def slope(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    def weighted(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> torch.Tensor:
         """What the backward pass begins with: the loss with its weight, scaled where the rule says so."""
         return loss * (self.weight * self.rule.loss_scale(optimizer))
 
@@ -149,7 +165,7 @@ class Training:
         if notes_losses:
             log.loss(loss.item())
         with log.phase("Backward all"):
-            self.slope(loss, optimizer).backward()
+            self.weighted(loss, optimizer).backward()
         with log.phase("Update all"):
             self.rule.step(optimizer)
             optimizer.zero_grad()

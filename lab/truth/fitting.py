@@ -31,8 +31,8 @@ def parts(predictions: Predictions, knobs: Sequence[Knobs], every: int = 2, seed
     """Fitted on one of ``every`` so many rows and tested on the rest; chance says which rows these are."""
     order = list(range(len(predictions.rows)))
     Random(seed).shuffle(order)
-    on, off = order[::every], [at for at in sorted(order) if at not in set(order[::every])]
-    return fit(predictions, knobs, sorted(on), off, "the rest")
+    on = order[::every]
+    return fit(predictions, knobs, sorted(on), sorted(set(order) - set(on)), "the rest")
 
 
 def leave_one_out(predictions: Predictions, knobs: Sequence[Knobs], every: int = 2, seed: int = 0) -> Iterator[Fit]:

@@ -119,7 +119,7 @@ def grids() -> pandas.DataFrame:
 def find(key: str, path: str | Path | None = None) -> Entry:
     """An entry by its key. Raises ValueError that names the keys that come close."""
     entries = _entries(path)
-    if key not in entries:
+    if not isinstance(key, str) or key not in entries:
         from difflib import get_close_matches
 
         close = [name for name in entries if isinstance(key, str) and key and key in name]

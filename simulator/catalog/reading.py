@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from io import StringIO
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +78,12 @@ def entry(key: str, row: Mapping[str, Any], where: str) -> Entry:
         else:
             numbers[name] = checks.number(column, _number(value, column, where), least=0, of=where) * factor
     for name in ("kind", "source"):
-        if not texts.get(name):
+        if not texts.get(name, "").strip():
             raise ValueError(f"{where}: {name} is absent; every entry says its kind and the source of its numbers")
+    line = numbers.get("link_bandwidth", inf)
+    if not 0 < line >= numbers.get("link_achieved", 0.0):
+        told = f"{line:g} and {numbers.get('link_achieved', 0.0):g} B/s"
+        raise ValueError(f"{where}: link_bandwidth is above 0, and link_achieved is what data get of it; got {told}")
     if "price" in numbers and not (texts.get("price_date") and texts.get("price_source")):
         raise ValueError(f"{where}: a price has a price_date and a price_source; got {texts}")
     if unknown := set(texts.get("unconfirmed", "").split()) - set(numbers):
@@ -109,9 +116,16 @@ def _tables(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import csv
 
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            key = row.pop("key", None)
-            if not key or None in row:
-                raise ValueError(f"{path.name}: every row has a key, and as many cells as there are columns; got {row}")
-            yield key, {column: cell for column, cell in row.items() if cell not in ("", None)}
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no text in UTF-8: {error}: save it as such") from None
+    rows = csv.DictReader(StringIO(text, newline=""))
+    for column, many in Counter(filter(None, rows.fieldnames or ())).items():
+        if many > 1:
+            raise ValueError(f"{path.name}: every column stands once; {column!r} stands twice")
+    for row in rows:
+        key = row.pop("key", None)
+        if not key or None in row:
+            raise ValueError(f"{path.name}: every row has a key, and as many cells as there are columns; got {row}")
+        yield key, {column: cell for column, cell in row.items() if cell not in ("", None)}

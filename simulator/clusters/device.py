@@ -9,6 +9,7 @@ from .. import checks
 
 DTYPES = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float8": "fp8"}
 HALF = ("bf16", "fp16", "fp32", "fp64")
+PEAKS = 'a dict from dtypes to FLOP/s, such as {"bf16": 312e12}'
 MODEST = 50e9
 """What a processor core reaches [FLOP/s], where nobody says what computes."""
 
@@ -50,7 +51,10 @@ class Device:
 
     def __post_init__(self) -> None:
         checks.owned(self)
-        pairs = self.peaks.items() if isinstance(self.peaks, Mapping) else self.peaks
+        checks.kind("name", self.name, str, "a text, what the device is called in tables")
+        pairs = self.peaks.items() if isinstance(self.peaks, Mapping) else checks.several("peaks", self.peaks, PEAKS)
+        if any(len(checks.several("peaks", pair, PEAKS)) != 2 for pair in pairs):
+            raise ValueError(f"peaks are {PEAKS}; got peaks={self.peaks!r}")
         peaks = sorted((dtype_name(name), _speed(name, speed)) for name, speed in pairs)
         object.__setattr__(self, "peaks", tuple(peaks))
         for name in ("memory", "bandwidth", "efficiency", "efficiency_fp8", "price", "power", "idle"):
@@ -96,7 +100,9 @@ class Device:
             return self.flops
         name = dtype_name(dtype)
         if name not in known:
-            raise ValueError(f"{self.name} has peaks for {', '.join(known)}, none for {dtype!r}: use one of those")
+            usual = next((one for one in HALF if one in known), next(iter(known)))
+            peaks = ", ".join(known)
+            raise ValueError(f"{self.name} has peaks for {peaks}, none for {dtype!r}: give dtype={usual!r}")
         return known[name]
 
 

@@ -40,6 +40,11 @@ class Graph(Wiring):
     known: dict[Node, dict[Node, tuple[Cost, list[Node]]]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        import networkx as nx
+
+        checks.kind("wiring", self.graph, nx.DiGraph, "a Wiring, or a directed networkx graph; see Cluster.from_graph")
+        checks.whole("seed", self.seed, of="of the ways that messages take")
+        object.__setattr__(self, "graph", self.graph.copy())  # a user may go on to change the first
         missing = [rank for rank in range(self.ranks) if rank not in self.graph]
         if missing:
             raise ValueError(f"ranks are nodes of the graph, named 0 to {self.ranks - 1}; missing are {missing[:8]}")
@@ -141,7 +146,7 @@ def whole(ranks: int, graph: nx.DiGraph, seed: int) -> Graph:
 def built(wiring: Wiring) -> nx.DiGraph:
     """Any wiring as a graph."""
     if isinstance(wiring, Graph):
-        return wiring.graph
+        return wiring.graph.copy()
     if isinstance(wiring, Subset):  # nodes have the names that they have there
         return built(wiring.whole)
     import networkx as nx  # takes half of the time in which everything else here is imported

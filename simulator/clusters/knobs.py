@@ -49,14 +49,23 @@ def check_cluster(given: object, example: str = 'a Cluster, as in cluster("ideal
     """Refuse what is no Cluster; of the name of one, say what to write instead."""
     from ..cluster import Cluster
 
-    if isinstance(given, str):
-        from .presets import presets
-
-        knobs = presets().get(given, "")
-        if knobs:
-            size = "nodes=2" if "nodes" in knobs else "ranks=8"
-            raise ValueError(f'cluster is {example}; got the name of one: write sim.cluster("{given}", {size})')
+    if isinstance(given, str) and (made := written(given)):
+        raise ValueError(f"cluster is {example}; got the name of one: write {made}")
     checks.kind("cluster", given, Cluster, example)
+
+
+def written(name: str) -> str:
+    """How to write a cluster of this name, with a size; "" where no cluster has the name.
+
+    >>> written("dgx-h100"), written("ideal")
+    ('sim.cluster("dgx-h100", nodes=2)', 'sim.cluster("ideal", ranks=8)')
+    """
+    from .presets import presets
+
+    knobs = presets().get(name.lower().replace("_", "-"))
+    if knobs is None:
+        return ""
+    return f'sim.cluster("{name}", {"nodes=2" if "nodes" in knobs else "ranks=8"})'
 
 
 def check_ranks(ranks: int) -> int:

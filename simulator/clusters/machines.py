@@ -96,7 +96,7 @@ def _rails(
     """Leaves with a link up for each machine below, unless they have fewer by the oversubscription."""
     if routing not in ("adaptive", "ecmp"):
         raise ValueError(f"routing is 'adaptive' or 'ecmp'; got routing={routing!r}")
-    pod = checks.whole("pod", pod, least=1)
+    pod, seed = checks.whole("pod", pod, least=1), checks.whole("seed", seed)
     oversubscription = checks.number("oversubscription", oversubscription, above=0)
     spines = max(1, round(pod / oversubscription))
     card = max((box.card for box in boxes), key=lambda speed: speed.bandwidth)
@@ -107,7 +107,8 @@ def _rails(
 def _machines(nodes: int | None, ranks: int | None) -> tuple[int, int]:
     """Accelerators per machine, and machines."""
     if (nodes is None) == (ranks is None):
-        raise ValueError(f"a cluster of machines takes nodes, or ranks; got nodes={nodes} and ranks={ranks}")
+        given = f"nodes={nodes} and ranks={ranks}"
+        raise ValueError(f"a cluster of machines takes nodes, or ranks; got {given}: give one of them, say nodes=2")
     if nodes is not None:
         return 8, checks.whole("nodes", nodes, least=1)
     many = check_ranks(ranks)  # type: ignore[arg-type]

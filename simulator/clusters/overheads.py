@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import checks
 from ..spans import COMPUTE
 from ..work import Measured
 from .device import Device
+
+TIMES = ("collective", "message", "message_byte", "beside")
+TABLES = 'triples such as ("AllReduce", 2, Measured(â¦)), for a type and a number of members'
+DELAYS = ("send_delays", "crossed_delays", "message_delays", "late_delays", "collective_delays")
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,19 @@ class Overheads:
     collective_delays: tuple[float, ...] = ()
     collectives: tuple[tuple[str, int, Measured], ...] = ()
     beside: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.owned(self)
+        checks.flags(self)
+        for name in TIMES:
+            checks.number(name, getattr(self, name), least=0, of="Overheads, in seconds")
+        for name in DELAYS:
+            given = checks.several(name, getattr(self, name), "a list of the delays that were measured, in seconds")
+            found = tuple([checks.number(name, one, least=0, of="Overheads, in seconds") for one in given])
+            object.__setattr__(self, name, found)
+        tables = checks.several("collectives", self.collectives, TABLES)
+        if not all(isinstance(one, tuple) and len(one) == 3 and isinstance(one[2], Measured) for one in tables):
+            raise ValueError(f"collectives are {TABLES}; got collectives={checks.shown(self.collectives)}")
 
     @property
     def random(self) -> bool:

@@ -57,7 +57,7 @@ def fat_tree(
     """
     per_leaf = checks.whole("per_leaf", per_leaf, least=1)
     oversubscription = checks.number("oversubscription", oversubscription, above=0)
-    ranks = check_ranks(ranks)
+    ranks, seed = check_ranks(ranks), checks.whole("seed", seed)
     speed = _card(card, bandwidth, latency)
     up = speed.bandwidth * per_leaf / oversubscription
     many = max(1, round(up / speed.bandwidth)) if spines is None else checks.whole("spines", spines, least=1)
@@ -94,7 +94,10 @@ def torus(
     sides = tuple(checks.whole("shape", n, least=1) for n in shape) if shape is not None else _cube(ranks, dimensions)
     if bandwidth is None and "torus" not in wires:
         raise ValueError(f"a chip of a torus has links along its dimensions; {chip!r} has {wires!r}: give a bandwidth")
-    total = catalog.link(chip).bandwidth if bandwidth is None else 2 * dimensions * bandwidth
+    if bandwidth is None:
+        total = catalog.link(chip).bandwidth
+    else:
+        total = 2 * dimensions * checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
     speed = _card("", total / (2 * dimensions), latency)
     name = f"{catalog.device(chip).name}, torus of {'x'.join(map(str, sides))}"
     wiring = Grid(sides, speed)
@@ -179,10 +182,20 @@ def _card(key: str | Speed, bandwidth: float | None, latency: float | None) -> S
     if bandwidth is not None and key not in ("", CARD):
         raise ValueError(f"a cluster takes a card, or a bandwidth; got card={key!r} and bandwidth={bandwidth!r}")
     if bandwidth is None:
-        found = key if isinstance(key, Speed) else catalog.link(key)
+        found = _sound(key) if isinstance(key, Speed) else catalog.link(key)
         return found if latency is None else found._replace(latency=checks.number("latency", latency, least=0))
     bandwidth = checks.number("bandwidth", bandwidth, above=0, of="in bytes per second")
     return Speed(bandwidth, checks.number("latency", 0.0 if latency is None else latency, least=0, of="in seconds"))
+
+
+def _sound(speed: Speed) -> Speed:
+    """A speed that somebody made; it is what a link of a graph must be. Raises ValueError for others."""
+    if speed.bandwidth != inf:
+        checks.number("bandwidth", speed.bandwidth, above=0, of="a Speed, in bytes per second")
+    checks.number("latency", speed.latency, least=0, of="a Speed, in seconds")
+    if checks.number("efficiency", speed.efficiency, above=0, of="a Speed") > 1:
+        raise ValueError(f"a Speed has an efficiency above 0, at most 1: the share that data get; got {speed}")
+    return speed
 
 
 def _told(speed: Speed) -> str:

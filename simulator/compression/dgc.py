@@ -25,7 +25,8 @@ class DGC(Compressor):
 
     ``u ← m u + g``, ``r ← r + u``; the k largest of r are sent, and there both u and r begin at zero again. Without
     ``masking`` u goes on, and what was sent and what is left together are exactly the sum of all u. The optimizer
-    behind it must have no momentum of its own. Gradients are clipped before, each rank to 1/√ranks of the norm.
+    behind it must have no momentum of its own. The paper first clips each rank's gradient to 1/√ranks of the norm, as
+    ``aggregate=ClippedMean(norm / √ranks)`` of ``DataParallel`` does.
 
     - ``fraction``: the share that is sent in the end;
     - ``momentum``: m;

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import cache
-from math import fsum, inf
+from math import inf
 from random import Random
 from typing import Any
 
 import simpy
 
 from .. import checks
+from ..metrics import steady_step
 from ..run import Run
 from .history import Event, Training
 from .law import Failures
@@ -52,8 +53,7 @@ def _step(step_time: float | Run | Callable[[int], float], nodes: int, elastic: 
         function = step_time
         return cache(lambda left: checks.number(f"step_time({left})", function(left), above=0))
     if isinstance(step_time, Run):
-        times = step_time.step_times[1:] or step_time.step_times
-        step_time = fsum(times) / len(times) if times else 0.0
+        step_time = steady_step(step_time)
     step = checks.number("step_time", step_time, above=0)
     return lambda left: elastic_step_time(step, nodes, left) if elastic == "accumulate" else step
 

@@ -43,8 +43,8 @@ def exposed_communication(run: Run) -> list[float]:
 def waiting(run: Run) -> list[float]:
     """Seconds in which a worker neither computed nor had anything on its way; one per worker.
 
-    It waits for others: while a pipeline fills and drains, for parameters that a server does not send yet, and at the
-    end for those that are not done. See ``exposed_communication``.
+    It waits for others: while a pipeline fills and drains, for parameters that a server does not send yet, for samples
+    that its host still loads, and at the end for those that are not done. See ``exposed_communication``.
     """
     first, last = run.spans.extent
     spent, exposed = each_rank(run, computing(run), _covered), exposed_communication(run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import checks
 from .spending import HOUR, KWH, Price, drawn, emitted, energy, hourly, unpowered, unpriced
 from .summary import readable
-from .timing import makespan, steady_busy, steady_step, steady_times
+from .timing import makespan, samples_per_step, steady_busy, steady_step, steady_times
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -100,8 +100,8 @@ def extrapolate(
     seconds = (makespan(run) + more * steady_step(run)) / good
     return Forecast(
         steps=count,
-        samples=count * run.batch,
-        tokens=None if run.facts.tokens is None else count * run.batch * run.facts.tokens,
+        samples=round(count * samples_per_step(run)),
+        tokens=None if run.facts.tokens is None else count * samples_per_step(run) * run.facts.tokens,
         seconds=seconds,
         cost=None if price is None and unpriced(run) else hourly(run, price) * seconds / HOUR,
         energy=None if unpowered(run) else (energy(run) + more * _energy_of_step(run)) / good,
@@ -124,7 +124,7 @@ def _steps(run: Run, budget: dict[str, float | None], dataset: float | None) -> 
         samples *= checks.number("dataset", dataset, above=0, of="in samples")
     if name == "tokens":
         samples /= _tokens(run)
-    return max(1, ceil(samples / run.batch))
+    return max(1, ceil(samples / samples_per_step(run)))
 
 
 def _tokens(run: Run) -> float:

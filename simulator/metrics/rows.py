@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from ..computing import COMPUTING
+from ..passes import Load
 from ..spans import LABEL, RANK, START, kind
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 COMPUTATION = frozenset(one.__name__ for one in COMPUTING)
 """Types of instruction that compute; all others communicate, wait or take no time."""
+ON_DEVICE = COMPUTATION - {Load.__name__}
+"""Those that keep a device busy: samples are fetched by its host."""
 
 T = TypeVar("T")
 
@@ -43,11 +46,11 @@ def each_rank(run: Run, table: np.ndarray, function: Callable[[np.ndarray], T]) 
 
 
 def computing(run: Run) -> np.ndarray:
-    """The rows of spans that compute, in order of start."""
+    """The rows of spans that keep devices busy, in order of start."""
     import numpy as np
 
     table = run.spans.table()
-    computes = np.array([kind(label) in COMPUTATION for label in run.spans.labels], dtype=bool)
+    computes = np.array([kind(label) in ON_DEVICE for label in run.spans.labels], dtype=bool)
     table = table[computes[table[:, LABEL].astype(int)]]
     return table[np.argsort(table[:, START], kind="stable")]
 

@@ -59,18 +59,37 @@ def steady_step(run: Run) -> float:
     return math.fsum(times) / len(times)
 
 
+def samples_per_step(run: Run) -> float:
+    """Samples that the workers learn from per step, in the mean: the batch, unless rounds leave clients out.
+
+    A worker takes its share of the batch in each step in which it computes. Gradients that a server drops count too,
+    as those of backup workers.
+    """
+    import numpy as np
+
+    table = computing(run)
+    table = table[(table[:, STEP] >= 0) & (table[:, STEP] < run.steps)]
+    active = each_rank(run, table, lambda rows: len(np.unique(rows[:, STEP])))
+    shares = run.shares if all(run.shares) else (1,) * len(run.workers)
+    taken = sum(share * active[worker] for worker, share in zip(run.workers, shares, strict=True))
+    return run.batch * taken / (run.steps * sum(shares)) if taken else float(run.batch)
+
+
 def throughput(run: Run) -> float:
-    """Samples per second: ``batch * steps / makespan``.
+    """Samples per second: ``samples_per_step * steps / makespan``, where a step is mostly one of the whole batch.
 
     This holds for asynchronous runs too, where each of W workers takes ``batch / W`` samples in each of its steps.
     Infinite when everything was free.
     """
     seconds = makespan(run)
-    return run.batch * run.steps / seconds if seconds else math.inf
+    return samples_per_step(run) * run.steps / seconds if seconds else math.inf
 
 
 def busy(run: Run) -> list[float]:
-    """Seconds in which each rank computed on at least one of its streams. Communication and waiting do not count."""
+    """Seconds in which each rank's device computed for at least one of its streams.
+
+    Communication and waiting do not count, nor does loading, which is work of the host.
+    """
     return each_rank(run, computing(run), lambda rows: covered(rows[:, START], rows[:, END]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .timing import steady_step
+from .timing import samples_per_step, steady_step
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def mfu(run: Run) -> float:
     """Model FLOPs utilization: the FLOP that the model needs, over what the workers' peaks allow in that time.
 
-        MFU = batch · (model FLOP per sample) / (time of a step · Σ peak)
+        MFU = samples of a step · (model FLOP per sample) / (time of a step · Σ peak)
 
     The step is a steady one (``steady_step``). The FLOP are those of a forward pass, times 3 with the backward pass;
     recomputation does not count, and attention counts whole even where half of it is masked. The peaks are those of
@@ -58,4 +58,4 @@ def _used(run: Run, flops: float) -> float:
     seconds, workers = steady_step(run), set(run.workers)
     dtype, fleet = run.facts.dtype or "fp32", run.facts.fleet
     peak = math.fsum(device.peak(dtype) * len(workers.intersection(ranks)) for device, ranks in fleet)
-    return run.batch * flops / (seconds * peak) if seconds else math.inf
+    return samples_per_step(run) * flops / (seconds * peak) if seconds else math.inf

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from ..model import Part
 from ..operations import Operations, Stream
-from .parts import add, mix, mixture, norm, read, score, think, write
+from .attention import mix, read, write
+from .parts import add, norm, score
+from .perceptrons import think
 from .transformer import Transformer
 
 
@@ -28,8 +30,7 @@ def of_layers(knobs: Transformer, head_width: int, crossing: int = 0) -> tuple[f
     wide = replace(knobs, hidden=knobs.heads * head_width)
     queries = replace(read(wide), saved_bytes=read(knobs).saved_bytes)  # of the heads' width is only what leaves it
     attention = norm(knobs, 0), queries, mix(wide), write(wide), add(knobs, 0)
-    thinking = mixture(knobs) if knobs.experts else (think(knobs),)
-    layer = *attention, norm(knobs, 0), *thinking, add(knobs, 5)
+    layer = *attention, norm(knobs, 0), think(knobs), add(knobs, 5)
     parts = (*knobs.layers * layer, *crossing * attention, norm(knobs, 0), score(knobs))
     kept = sum((part.saved_bytes or 0.0) + part.saved_units for part in parts)
     return kept / knobs.width, sum(map(_moved, parts)) / 2 / kept

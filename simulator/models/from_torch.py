@@ -28,6 +28,11 @@ def model_of(module: nn.Module, sample: Sample, name: str | None = None, tokens:
     """See ``Model.from_torch``."""
     checks.kind("module", module, nn.Module, "a torch.nn.Module, such as torch.nn.Linear(8, 4)")
     first = _checked(sample)
+    if any(nn.parameter.is_lazy(one) for one in (*module.parameters(), *module.buffers())):
+        raise ValueError(
+            f"parameters have shapes; those of lazy layers have none yet; got {type(module).__name__}: call it once,"
+            " module(sample), and its layers know theirs"
+        )
     whole = on_meta(module)
     modules = list(whole) if isinstance(whole, nn.Sequential) else [whole]
     dtype = _dtype(whole, first)
@@ -78,7 +83,8 @@ def _block(number: int, module: nn.Module, entering: Any, samples: int, dtype: t
     acts = pytree.tree_map_only(torch.Tensor, shape_of, entering)
     frozen = {p.untyped_storage()._cdata for p in module.parameters() if not p.requires_grad}
     recorder = Recorder(samples, frozen)
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), kept(module) as saved, recorder:
+    here = torch.device("meta")  # where a forward makes tensors of its own, such as positions
+    with here, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), kept(module) as saved, recorder:
         out = called(number, module.train(), acts)
     check_samples(number, out, samples)
     ops = tuple(recorder.ops)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from .. import checks
 from ..clusters.device import dtype_name
 from ..model import Block, Model
 from ..operations import Operations, held_width
@@ -27,6 +28,7 @@ def with_knobs(model: Model, batch: int | None = None, dtype: str | None = None,
     >>> small.batch, small.hardware_flops > small.model_flops
     (8, True)
     """
+    checks.kind("model", model, Model, 'a Model, such as sim.model("gpt2-small")')
     asked: dict[str, Any] = dict(dtype=dtype, recompute=recompute)
     changes = {name: value for name, value in asked.items() if value is not None}
     if recompute is not None and recompute not in RECOMPUTE:

@@ -12,9 +12,10 @@ from ..problems.inspection import applied
 
 
 def on_meta(module: nn.Module) -> nn.Module:
-    """A copy without numbers; what is tied stays tied."""
+    """A copy without numbers; what is tied stays tied, and what a module only keeps, such as a mask, comes along."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in module.parameters()}
-    return deepcopy(module, memo | {id(buffer): buffer.to("meta") for buffer in module.buffers()})
+    kept = [one for part in module.modules() for one in vars(part).values() if isinstance(one, torch.Tensor)]
+    return deepcopy(module, memo | {id(one): one.to("meta") for one in (*module.buffers(), *kept)})
 
 
 def shape_of(tensor: torch.Tensor) -> torch.Tensor:

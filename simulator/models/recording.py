@@ -18,6 +18,10 @@ PRODUCTS = {ATEN.mm: (0, 1), ATEN.addmm: (1, 2), ATEN.bmm: (0, 1), ATEN.baddbmm:
 """Where the two matrices stand among the arguments."""
 FREE = {ATEN.empty, ATEN.detach, ATEN._unsafe_view, ATEN.lift_fresh, ATEN.empty_like, ATEN.empty_strided}
 """What touches no memory."""
+TABLES = {ATEN.embedding, ATEN._embedding_bag}
+"""What reads some rows of a table, their numbers being its second argument."""
+ROWS = {ATEN.index, ATEN.index_select, ATEN.gather}
+"""What reads no more of its first argument than it gives."""
 
 
 class Recorder(TorchDispatchMode):
@@ -39,7 +43,7 @@ class Recorder(TorchDispatchMode):
         elif kind is ATEN.convolution:
             self._multiply(self._convolution(args, out), args[1])
         elif not func.is_view and kind not in FREE:
-            touched = sum(tensor.nbytes for tensor in tensors((args, kwargs, out)))
+            touched = _read(kind, args, out) + sum(tensor.nbytes for tensor in tensors((args[1:], kwargs, out)))
             self.ops.append(Stream(touched / self.samples))
         return out
 
@@ -62,6 +66,14 @@ class Recorder(TorchDispatchMode):
         if transposed:
             return MatMul(places, prod(weight.shape[1:]), weight.shape[0] / groups, groups)
         return MatMul(places, weight.shape[0] / groups, prod(weight.shape[1:]), groups)
+
+
+def _read(kind: Any, args: Any, out: Any) -> int:
+    """The bytes that an operation reads of its first argument: all, but where it looks something up."""
+    if kind in TABLES:
+        table, places = args[:2]
+        return int(places.numel() * table.shape[-1] * table.element_size())
+    return sum(tensor.nbytes for tensor in tensors(out if kind in ROWS else args[:1]))
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..model import Model
 from .chains import Chain
 from .footprint import of_layers
@@ -19,25 +17,14 @@ LOOKED_UP = 26
 
 
 def encoder_decoder(row: Row) -> Model:
-    """As many tokens enter the encoder as leave the decoder, which is half of the layers."""
-    return _products(row, Transformer(**_inside(row)), crossing=whole(row, "layers") // 2)
+    """As many tokens enter the encoder as leave the decoder, which is half of the layers.
 
-
-def experts(row: Row) -> Model:
-    """Gated experts, and attention tile by tile, without dropout."""
-    many, top = whole(row, "experts"), whole(row, "top")
-    return _products(row, Transformer(**_inside(row), experts=many, top=top, gated=True, flash=True, dropout=False))
-
-
-def _inside(row: Row) -> dict[str, Any]:
-    return {**shape(row), "ffn": whole(row, "ffn"), "causal": False, "bias": False, "norm": "rms"}
-
-
-def _products(row: Row, knobs: Transformer, crossing: int = 0) -> Model:
-    """Products as wide as the model, tokens as rows; what they keep and move is that of its layers."""
+    Products as wide as the model, tokens as rows; what they keep and move is that of its layers.
+    """
+    knobs = Transformer(**shape(row), ffn=whole(row, "ffn"), causal=False, bias=False, norm="rms")
     tokens, hidden, blocks = knobs.sequence, knobs.hidden, knobs.layers
     forward = flops(row) * tokens
-    numbers, moves = of_layers(knobs, whole(row, "head_width"), crossing)
+    numbers, moves = of_layers(knobs, whole(row, "head_width"), crossing=blocks // 2)
     return Chain(
         name=row["name"],
         blocks=blocks,

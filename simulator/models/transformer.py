@@ -1,15 +1,18 @@
-"""Transformers of any size, as operations: language models, encoders, mixtures of experts."""
+"""The shape of a transformer, of any size: language models, encoders, mixtures of experts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain
+from types import NoneType
 
 from .. import checks
 from ..clusters.device import dtype_name
 from ..model import Block, Model, Part, saved
 from ..operations import WIDTHS, MatMul, Operations, Stream, held_width
-from .parts import IDENTIFIER, add, lookup, mix, mixture, norm, pool, read, score, think, write
+from .attention import Latent, attention
+from .parts import IDENTIFIER, add, lookup, norm, pool, score
+from .perceptrons import mixture, think
 
 RECOMPUTE = ("none", "selective", "full")
 ADAM = 28
@@ -49,29 +52,51 @@ class Transformer:
     final_norm: bool = False
     pooled: bool = False
     name: str | None = None
+    latent: Latent | None = None
+    shared: int = 0
+    dense: int = 0
+    dense_ffn: int | None = None
+    gate_bias: bool = False
 
     def __post_init__(self) -> None:
         checks.owned(self)
         for name in ("layers", "hidden", "heads", "sequence", "vocab", "top"):
             checks.whole(name, getattr(self, name), least=1, of="of a transformer")
-        checks.whole("ffn", self.thinking, least=1, of="of a transformer")
+        for name in ("ffn", "dense_ffn"):
+            if getattr(self, name) is not None:
+                checks.whole(name, getattr(self, name), least=1, of="of a transformer")
         if not isinstance(self.flash, bool) and checks.number("flash", self.flash, above=0) > 1:
             raise ValueError(f"flash is True, False, or a share of a device's peak, up to 1; got flash={self.flash!r}")
-        checks.whole("experts", self.experts)
-        checks.number("routing", self.routing, least=1, of="of the busiest rank over the mean")
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                known = ", ".join(map(repr, choices))
-                raise ValueError(f"{name} is one of {known}; got {name}={getattr(self, name)!r}")
+            checks.one_of(name, getattr(self, name), choices)
+        checks.flags(self)
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if self.experts and self.top > self.experts:
-            raise ValueError(f"a token uses at most all experts; got top={self.top} of {self.experts}")
+        self._check_heads()
+        self._check_experts()
+
+    def _check_heads(self) -> None:
+        checks.kind("latent", self.latent, (Latent, NoneType), "a simulator.models.Latent, or None")
         columns = checks.whole("kv_heads", self.keys, least=1) * self.hidden
-        if self.heads > self.hidden or self.heads % self.keys or columns % self.heads:
+        if self.latent is not None and self.keys != self.heads:
+            raise ValueError(f"latent attention gives each head its own keys; got kv_heads={self.keys}: leave it out")
+        if self.latent is None and (self.heads > self.hidden or self.heads % self.keys or columns % self.heads):
             raise ValueError(
                 f"kv_heads divides heads, which share its keys and values, and these have a whole number of columns,"
                 f" hidden·kv_heads/heads; got hidden={self.hidden}, heads={self.heads}, kv_heads={self.keys}"
             )
+
+    def _check_experts(self) -> None:
+        checks.number("routing", self.routing, least=1, of="of the busiest rank over the mean")
+        for name in ("experts", "shared", "dense"):
+            checks.whole(name, getattr(self, name), of="of a transformer")
+        if self.experts and self.top > self.experts:
+            raise ValueError(f"a token uses at most all experts; got top={self.top} of {self.experts}")
+        asked = [name for name in ("shared", "dense", "dense_ffn", "gate_bias") if getattr(self, name)]
+        if asked and not self.experts:
+            given = f"{asked[0]}={getattr(self, asked[0])!r}"
+            raise ValueError(f"{asked[0]} belongs to a mixture of experts; got {given} with experts=0")
+        if self.dense > self.layers:
+            raise ValueError(f"dense layers are the first of all; got dense={self.dense} of layers={self.layers}")
 
     # ------------------------------------------------------------ sizes
 
@@ -97,6 +122,19 @@ class Transformer:
         """
         return (Stream((self.width + 2 * self.kept) * numbers),) if self.wide else ()
 
+    def work(self, *ops: MatMul | Stream) -> Operations:
+        """Operations, one after another, with numbers of its dtype."""
+        return Operations(ops, self.dtype)
+
+    def normed(self, columns: int) -> int:
+        """Parameters of a norm of so many columns."""
+        return (2 if self.norm == "layer" else 1) * columns
+
+    @property
+    def recomputations(self) -> tuple[str, ...]:
+        """What it may compute again to keep less: attention tile by tile keeps no scores, but all that it reads."""
+        return ("none", "full") if self.flash and self.latent is None else RECOMPUTE
+
     @property
     def keys(self) -> int:
         """Heads that have keys and values of their own."""
@@ -104,13 +142,41 @@ class Transformer:
 
     @property
     def kv_width(self) -> int:
-        """Columns of the keys, and of the values."""
+        """Columns of the keys, and of the values; those of latent attention ``read_width`` tells."""
         return self.hidden * self.keys // self.heads
+
+    @property
+    def head_columns(self) -> tuple[float, float]:
+        """Of one head: columns in which a query meets a key, and columns of a value."""
+        each = self.hidden / self.heads
+        return (each, each) if self.latent is None else (self.latent.pair, self.latent.width)
+
+    @property
+    def read_width(self) -> int:
+        """Columns of all queries, keys and values."""
+        if self.latent is None:
+            return self.hidden + 2 * self.kv_width
+        return self.heads * (2 * self.latent.pair + self.latent.width)
+
+    @property
+    def found_width(self) -> int:
+        """Columns of what all heads find."""
+        return self.hidden if self.latent is None else self.heads * self.latent.width
 
     @property
     def thinking(self) -> int:
         """Hidden units of a perceptron, or of each expert."""
         return 4 * self.hidden if self.ffn is None else self.ffn
+
+    @property
+    def ups(self) -> int:
+        """Matrices of a perceptron that read what enters it."""
+        return 2 if self.gated else 1
+
+    @property
+    def rows(self) -> int:
+        """Choices of an expert, by all tokens of a sample."""
+        return self.sequence * self.top
 
     @property
     def biased(self) -> int:
@@ -124,8 +190,8 @@ class Transformer:
 
     def by_head(self, each: int, queries: int, keys: int = 0) -> tuple[tuple[int, int], ...]:
         """Units of ``each`` parameters per column; heads, or columns where published heads do not divide them."""
-        whole = self.hidden % self.heads == 0
-        kinds = ((self.heads, self.hidden, queries), (self.keys, self.kv_width, keys))
+        whole = self.found_width % self.heads == 0
+        kinds = ((self.heads, self.found_width, queries), (self.keys, self.kv_width, keys))
         return tuple(
             (heads, columns // heads * each * many) if whole else (columns, each * many)
             for heads, columns, many in kinds
@@ -136,10 +202,10 @@ class Transformer:
 
     def model(self) -> Model:
         """The Model."""
-        layer = self.layer()
+        first = (self.layer(dense=True),) * self.dense if self.dense else ()
         return Model(
             name=self.name or f"a transformer of {self.layers} layers, hidden {self.hidden}",
-            blocks=(self.embedding(), *(layer for _ in range(self.layers)), self.output()),
+            blocks=(self.embedding(), *first, *(self.layer(),) * (self.layers - self.dense), self.output()),
             batch=self.batch,
             parameter_bytes=held_width(self.dtype),
             update=Operations((Stream(ADAM, kernels=0),), self.dtype),
@@ -151,22 +217,21 @@ class Transformer:
         """The first block: vectors for tokens."""
         return replace(block((lookup(self),), float(IDENTIFIER * self.sequence), self.dtype), aside=True)
 
-    def layer(self) -> Block:
-        """A block in the middle: attention, then a perceptron or a mixture of them."""
-        size = self.norm_parameters
-        thinking = mixture(self) if self.experts else (think(self),)
-        first = norm(self, size), read(self), mix(self), write(self), add(self, 0)
-        return block((*first, norm(self, size), *thinking, add(self, 5)), self.act_bytes, self.dtype, self.recompute)
+    def layer(self, dense: bool = False) -> Block:
+        """A block in the middle: attention, then a perceptron or, unless it is ``dense``, a mixture of them."""
+        size = self.normed(self.hidden)
+        before = norm(self, size), *attention(self), add(self, 0), norm(self, size)
+        if self.experts and not dense:
+            thinking = mixture(self, at=len(before))
+        else:
+            thinking = (think(self, self.dense_ffn),)
+        parts = (*before, *thinking, add(self, len(before) - 1))
+        return block(parts, self.act_bytes, self.dtype, self.recompute)
 
     def output(self) -> Block:
         """The last block: scores for every letter and their loss; ``pooled``: one product of the first token."""
-        last = (pool(self),) if self.pooled else (norm(self, self.norm_parameters * self.final_norm), score(self))
+        last = (pool(self),) if self.pooled else (norm(self, self.normed(self.hidden) * self.final_norm), score(self))
         return replace(block(last, self.act_bytes, self.dtype), aside=True)
-
-    @property
-    def norm_parameters(self) -> int:
-        """Of one norm."""
-        return (2 if self.norm == "layer" else 1) * self.hidden
 
 
 def block(parts: tuple[Part, ...], input_bytes: float, dtype: str, recompute: str = "none") -> Block:
@@ -187,62 +252,3 @@ def block(parts: tuple[Part, ...], input_bytes: float, dtype: str, recompute: st
         saved_bytes=input_bytes if full else saved(parts),
         recomputes=full,
     )
-
-
-def transformer(
-    layers: int,
-    hidden: int,
-    heads: int,
-    sequence: int,
-    vocab: int,
-    kv_heads: int | None = None,
-    ffn: int | None = None,
-    gated: bool = False,
-    dtype: str = "bf16",
-    batch: int = 1,
-    *,
-    recompute: str = "none",
-    experts: int = 0,
-    top: int = 1,
-    routing: float = 1.0,
-    causal: bool = True,
-    flash: bool | float = False,
-    dropout: bool = True,
-    bias: bool = True,
-    norm: str = "layer",
-    positions: str = "learned",
-    tied: bool = True,
-    final_norm: bool = False,
-    name: str | None = None,
-) -> Model:
-    """A transformer: embedding, ``layers`` layers, and scores for ``vocab`` letters.
-
-        parameters = 12·l·h²·(1 + 13/(12·h) + (V + s)/(12·l·h))     (Narayanan et al. 2021, arXiv:2104.04473)
-        FLOP       = 72·l·s·h²·(1 + s/(6·h) + V/(12·l·h))            per sample of s tokens
-
-    - ``sequence``: tokens of a sample. ``kv_heads``: heads with keys and values of their own (None: all), a divisor
-      of ``heads``.
-    - ``ffn``: hidden units of the perceptron (None: 4·hidden); ``gated``: it has a third matrix, as in SwiGLU.
-    - ``dtype``: of parameters, gradients and activations; with "fp8" layers multiply copies in fp8, and all else, with
-      attention and the scores, is in bf16.
-      ``batch``: samples of a global batch.
-    - ``recompute``: "selective" computes attention itself again in the backward pass, "full" whole layers.
-    - ``experts``: perceptrons of each layer, of which a token uses ``top``; ``routing``: how much more of the tokens
-      the busiest rank gets than the mean one.
-    - ``flash``: attention tile by tile, which keeps no scores (Dao et al. 2022, arXiv:2205.14135), or the share of the
-      peak that it reaches. On an A100 the second version has 0.5 to 0.73, which True means, and the first 0.25 to 0.4
-      (Dao 2023, arXiv:2307.08691); on an H100 the second has 0.35 (Shah et al. 2024, arXiv:2407.08608).
-    - ``norm``: "layer" or "rms". ``positions``: "learned", "rotary" or "none". ``tied``: scores use the embedding's
-      matrix (counted once, in the first block). ``final_norm``: count the 2·h parameters of the last norm, which the
-      formula above leaves out. ``heads`` divide ``hidden``.
-
-    Raises ValueError for knobs that make no transformer.
-
-    >>> gpt3 = transformer(layers=96, hidden=12288, heads=96, sequence=2048, vocab=51200)
-    >>> round(gpt3.parameters / 1e9, 1), round(gpt3.model_flops * 1536 / 1e18, 2)
-    (174.6, 3.39)
-    """
-    made = Transformer(**locals())
-    if hidden % heads:
-        raise ValueError(f"heads divide hidden, which they share out; got hidden={hidden}, heads={heads}")
-    return made.model()

@@ -33,22 +33,40 @@ WIDEST = 1 / 3
 
 
 def fixed() -> Noise:
-    """Every computation takes exactly its time."""
+    """Every computation takes exactly its time.
+
+    >>> fixed().factor(rank=0, seed=0)(5)
+    1.0
+    """
     return Fixed()
 
 
 def exponential(per: str = "step") -> Noise:
-    """Exponentially distributed times with mean 1: very noisy, and without memory."""
+    """Exponentially distributed times with mean 1: very noisy, and without memory.
+
+    A synchronous step of N workers then takes ``theory.harmonic(N)`` mean times.
+
+    >>> exponential()
+    Gamma(shape=1.0, per='step')
+    """
     return gamma(1.0, per)
 
 
 def gamma(shape: float, per: str = "step") -> Noise:
-    """Gamma-distributed times with mean 1 and standard deviation 1/sqrt(shape)."""
+    """Gamma-distributed times with mean 1 and standard deviation 1/sqrt(shape). Raises ValueError unless it is > 0.
+
+    >>> gamma(4)
+    Gamma(shape=4.0, per='step')
+    """
     return Gamma(checks.number("shape", shape, above=0, of="gamma"), checked(per))
 
 
 def lognormal(sigma: float, per: str = "step") -> Noise:
-    """Log-normally distributed times with mean 1; ``sigma`` is the standard deviation of their logarithm."""
+    """Log-normally distributed times with mean 1; ``sigma`` ≥ 0 is the standard deviation of their logarithm.
+
+    >>> lognormal(0.5)
+    Lognormal(sigma=0.5, per='step')
+    """
     return Lognormal(checks.number("sigma", sigma, least=0, of="lognormal"), checked(per))
 
 

@@ -18,7 +18,7 @@ class StalenessAware(Around):
 
     On a quadratic it is stable for every constant staleness while ``lr · λ < π/2``.
 
-    Source: Zhang, Gupta, Lian and Liu 2015, arXiv:1511.05950.
+    Source: Zhang, Gupta, Lian and Liu 2015, arXiv:1511.05950, who divide by the staleness itself where it is not 0.
 
         >>> from simulator.rules import SGD
         >>> StalenessAware(SGD(0.1))

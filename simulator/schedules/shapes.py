@@ -31,8 +31,8 @@ class Constant(Schedule):
 class Warmup(Schedule):
     """From ``start`` up to 1 in ``steps`` equal steps: ``start + (1 − start) · (k + 1) / steps``.
 
-    The last of ``steps`` updates has the full rate, and the first some of it. ``start=256/batch`` begins at the rate
-    of a batch of 256, as in Goyal et al. 2017, arXiv:1706.02677.
+    The last of ``steps`` updates has the full rate, and the first is one step above ``start``. ``start=256/batch`` sets
+    out from the rate of a batch of 256, as in Goyal et al. 2017, arXiv:1706.02677.
 
         >>> [Warmup(4)(update) for update in range(5)]
         [0.25, 0.5, 0.75, 1.0, 1.0]

@@ -2,8 +2,8 @@
 
 Gradients are cut into pieces. Each piece has one rank that adds it up and sends the sum back: a helper, which does
 nothing else, or a worker, besides its own work. When n workers and k helpers share the pieces so that all links are
-equally busy, and pushes and pulls overlap, all-reducing M bytes takes 2n(n-1)/(n² + kn - 2k)·M/bandwidth: with k = 0
-what a ring takes, with k = n half of it.
+equally busy, and pushes and pulls overlap, all-reducing M bytes takes 2n(n-1)/(n² + kn - 2k)·M/bandwidth: as long as a
+ring with k = 0, and M/bandwidth with k = n.
 """
 
 from __future__ import annotations

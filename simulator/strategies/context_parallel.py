@@ -29,7 +29,13 @@ class ContextParallel(Layer):
     - ``ways``: ranks along the axis; None: as many as there are.
 
     The second dimension of the data is that of tokens. Every block needs parts, as the tiny GPT's modules have them:
-    what is no attention there treats every token for itself. The gradients of ranks add up over the axis.
+    what is no attention there treats every token for itself. The gradients of ranks add up over the axis. Raises
+    ValueError where tokens do not split evenly.
+
+    >>> from simulator import Model, cluster, simulate
+    >>> model = Model.of_times(blocks=4).in_parts(units=8)
+    >>> simulate(ContextParallel(), model, cluster("ideal", ranks=2), steps=1).makespan
+    6.0
     """
 
     axis: ClassVar[str | None] = "context"

@@ -19,9 +19,6 @@ from .low_rank import Factors, power_sgd_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-Written = Program
-"""Instructions of one rank, which use no results."""
-
 MEAN = Mean()
 
 
@@ -43,7 +40,7 @@ class Exchange:
     encode: float = 0.0
     decode: float = 0.0
 
-    def average(self, me: Rank, value: Value) -> Written:
+    def average(self, me: Rank, value: Value) -> Program:
         """After which ``value``, the gradients of every rank, is what they give together."""
         if not me.elements(value):
             return
@@ -59,7 +56,7 @@ class Exchange:
         else:
             yield from self.gather(me, value, value, MEAN)
 
-    def gather(self, me: Rank, value: Value, into: Value, combine: Callable[[Tensor], Tensor]) -> Written:
+    def gather(self, me: Rank, value: Value, into: Value, combine: Callable[[Tensor], Tensor]) -> Program:
         """After which every rank has, under ``into``, what everybody's ``value`` gives together."""
         n, every = me.size(self.over), Named(f"all {value}")
         if self.compressor is None:
@@ -74,7 +71,7 @@ class Exchange:
         sizes = () if into == value else (n * me.bytes(value),)
         yield Compute(decode, (value, every), (into,), seconds=seconds, sizes=sizes)
 
-    def encoded(self, me: Rank, coding: Coding, value: Value, parts: int | None = None) -> Written:
+    def encoded(self, me: Rank, coding: Coding, value: Value, parts: int | None = None) -> Program:
         """After which the payload of a value is there, and its memory is as it then must be."""
         yield from self.remembered(me, value)
         memory = memories_of(coding.compressor, value)
@@ -83,7 +80,7 @@ class Exchange:
         function = Encode(coding, me.rank, parts)
         yield Compute(function, (value, *memory), (payload_of(value), *memory), seconds=seconds, sizes=sizes)
 
-    def remembered(self, me: Rank, value: Value) -> Written:
+    def remembered(self, me: Rank, value: Value) -> Program:
         """Before the first use of a memory it is filled with zeros."""
         assert self.compressor is not None
         memory = memories_of(self.compressor, value)
@@ -93,7 +90,7 @@ class Exchange:
 
     # ------------------------------------------------------------ ways
 
-    def _prepared(self, me: Rank, value: Value) -> Written:
+    def _prepared(self, me: Rank, value: Value) -> Program:
         """What a worker's own gradient is multiplied by before it travels."""
         factor = 1.0
         if self.aggregate.gathers:
@@ -103,7 +100,7 @@ class Exchange:
         if factor != 1:
             yield Compute(Times(factor), (value,), (value,))
 
-    def _summed(self, me: Rank, value: Value) -> Written:
+    def _summed(self, me: Rank, value: Value) -> Program:
         assert self.compressor is not None
         coding, payload = Coding.of(self.compressor, me, value, self.seed), payload_of(value)
         yield from self.encoded(me, coding, value, parts=me.size(self.over))
@@ -111,7 +108,7 @@ class Exchange:
         seconds = self.decode * me.elements(value)
         yield Compute(Decode(coding), (value, payload), (value,), seconds=seconds)
 
-    def _factored(self, me: Rank, value: Value, power: PowerSGD) -> Written:
+    def _factored(self, me: Rank, value: Value, power: PowerSGD) -> Program:
         assert self.compressor is not None
         coding, count = Coding.of(self.compressor, me, value, self.seed), me.elements(value)
         memory, width = memories_of(self.compressor, value), me.width(value)
@@ -133,7 +130,7 @@ def own_weight(me: Rank) -> float:
     return me.taken * me.share[1] / me.model.batch
 
 
-def clipped(me: Rank, value: Value, aggregate: ClippedMean) -> Written:
+def clipped(me: Rank, value: Value, aggregate: ClippedMean) -> Program:
     """A worker's own gradient, of at most a length."""
     yield Compute(Clip(aggregate, own_weight(me)), (value,), (value,))
 

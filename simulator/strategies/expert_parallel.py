@@ -41,7 +41,13 @@ class ExpertParallel(Layer):
     - ``measure``: note how uneven the load is, as samples "imbalance": most tokens that leave for one rank over the
       mean.
 
-    Without tensors a model must say how tokens are routed: see ``Part.routing``.
+    Without tensors a model must say how tokens are routed: see ``Part.routing``. Raises ValueError for a model without
+    experts, and for fewer experts than ranks.
+
+    >>> from simulator import Model, cluster, simulate
+    >>> model = Model.of_times(blocks=4, activation_bytes=64.0, batch=8).in_parts(units=8, experts=4)
+    >>> simulate(ExpertParallel(), model, cluster("ideal", ranks=2), steps=1).bytes_sent
+    [2048.0, 2048.0]
     """
 
     axis: ClassVar[str | None] = "expert"

@@ -68,8 +68,9 @@ def rounds(graph: str | Matrix, ranks: int) -> tuple[Mixing, ...]:
     >>> [sorted(mixing.rows[0]) for mixing in rounds("one-peer", 8)]
     [[0, 1], [0, 2], [0, 4]]
     """
+    checks.whole("ranks", ranks, least=1)
     if isinstance(graph, str):
-        return GRAPHS[graph](ranks)
+        return GRAPHS[str(as_graph(graph))](ranks)
     if len(graph) != ranks:
         raise ValueError(f"a mixing matrix has a row for each rank along the axis; got {len(graph)} for {ranks} ranks")
     return (Mixing(tuple(_itself_first(i, row) for i, row in enumerate(graph))),)

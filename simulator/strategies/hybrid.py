@@ -50,15 +50,16 @@ def Hybrid(
         raise ValueError(f"zero is the stage of sharding, 1 to 3, or 0 for none; got zero={zero!r}")
     if zero and data == 1:
         raise ValueError(f"zero shards over the data axis; got zero={zero} with data=1: give data two ranks or more")
-    if sequence and tensor == 1:
+    if checks.flag("sequence", sequence) and tensor == 1:
         raise ValueError("sequence=True belongs to tensor parallelism; got tensor=1: give tensor two ranks or more")
+    if checks.whole("chunks", chunks, least=1) > 1 and pipeline == 1:
+        raise ValueError(f"chunks are of a pipeline; got chunks={chunks} with pipeline=1: give pipeline two ranks")
     return stack(_order(pipeline, microbatches, schedule, chunks, rule), *_layers(sizes, zero, sequence))
 
 
 def _order(pipeline: int, microbatches: int, schedule: str, chunks: int, rule: Rule | None) -> Order:
-    if pipeline == 1:
-        return Single(microbatches=microbatches, rule=rule)
-    return Pipeline(schedule, microbatches, pipeline, chunks if chunks > 1 else None, rule=rule)
+    staged = Pipeline(schedule, microbatches, pipeline, chunks if chunks > 1 else None, rule=rule)
+    return staged if pipeline > 1 else Single(microbatches=microbatches, rule=rule)
 
 
 def _layers(sizes: dict[str, int], zero: int, sequence: bool) -> list[Layer]:

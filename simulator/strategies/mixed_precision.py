@@ -48,7 +48,7 @@ class MixedPrecision(Layer):
         super().__post_init__()
         longer = {f"{prefix}{name}": short for short, name in TYPES.items() for prefix in ("", "torch.")}
         object.__setattr__(self, "dtype", longer.get(str(self.dtype), self.dtype))
-        if self.dtype not in TYPES:
+        if self.dtype not in [*TYPES]:
             raise ValueError(f"mixed precision computes in {' or '.join(map(repr, TYPES))}; got dtype={self.dtype!r}")
         checks.kind("scale", self.scale, (LossScale, FixedScale, type(None)), "rules.LossScale(), or None")
         checks.kind("accumulate", self.accumulate, bool, "True or False")

@@ -4,7 +4,8 @@ The parameters are split into equal chunks over the servers. In every step a wor
 server its chunk, and waits for that server's parameters.
 
 - "sync": a server averages the gradients of all workers, updates once, and answers all. With ``backups``, it goes on
-  with the first ``workers - backups`` gradients, and late workers abandon theirs (Chen et al. 2016, arXiv:1604.00981).
+  with the first ``workers - backups`` gradients and drops the others (Chen et al. 2016, arXiv:1604.00981); a late
+  worker abandons its own as soon as it has the next parameters.
 - "async": a server updates with every gradient as it comes and answers its sender at once (Dean et al. 2012). The
   gradient's *staleness* counts the updates since its parameters were sent; with N workers always busy its mean is N-1.
 - "ssp": as async, but no worker starts a step more than ``bound`` steps ahead of the slowest (Ho et al. 2013).
@@ -31,7 +32,14 @@ class ParameterServer(Order):
     """Ranks 0 to ``servers - 1`` are servers, the others workers.
 
     - ``servers``: over how many servers the parameters are split.
-    - ``mode``: "sync", "async" or "ssp"; ``bound`` belongs to "ssp", ``backups`` to "sync".
+    - ``mode``: "sync", "async" or "ssp"; ``bound`` [steps] belongs to "ssp", ``backups`` [workers] to "sync".
+
+    Raises ValueError for another mode, a knob of another mode, and where no worker is left.
+
+    >>> from simulator import Model, cluster, simulate
+    >>> run = simulate(ParameterServer(mode="async"), Model.of_times(), cluster("ideal", ranks=5), steps=10)
+    >>> run.workers, set(run.staleness[4:])
+    ((1, 2, 3, 4), {3})
     """
 
     axis: ClassVar[str | None] = "ps"

@@ -111,9 +111,10 @@ class Pipeline(Order):
     def program(self, me: Rank) -> Program:
         chunks, run = self.places(me), {"F": forward, "B": backward, "I": backward_input, "W": backward_weight}
         tasks = self.tasks(me.at("pipeline"), me.size("pipeline"))
+        step = [one for task in tasks for one in run[task.what](chunks[task.chunk], task.microbatch)]
         for _ in me.steps():
-            for task in tasks:
-                yield from run[task.what](chunks[task.chunk], task.microbatch)
+            for instruction in step:  # noqa: UP028 - "yield from" would send the list what its Recvs give
+                yield instruction
             yield Update(Params(me.blocks))
 
 

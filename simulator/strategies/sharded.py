@@ -7,6 +7,9 @@ traffic. With Ψ parameters, n ranks and (n-1)/n left out, a rank sends per step
 - stage 2, which splits the gradients too: 2Ψ;
 - stage 3, which splits the parameters too: 3Ψ (they are gathered once forward and once backward), as PyTorch's FSDP
   does (Zhao et al. 2023, arXiv:2304.11277).
+
+With m microbatches stage 3 gathers for each of them; gradients are added up whole and reduced once, as under FSDP's
+``no_sync``: it then sends (2m + 1)Ψ, and stages 2 and 3 keep as many gradients as stage 1.
 """
 
 from __future__ import annotations
@@ -46,7 +49,12 @@ class Sharded(Layer):
     - ``broadcast``: all begin with the parameters of the first, for models whose ranks draw different ones.
 
     Each rank updates a part of every bucket, so the rule must treat every number for itself: SGD, momentum and Adam do,
-    LARS and LAMB do not.
+    LARS and LAMB do not. Raises ValueError for these, for another stage, and for sizes below 0.
+
+    >>> from simulator import Model, cluster, simulate
+    >>> model, ranks = Model.of_times(blocks=5, parameters=100), cluster("ideal", ranks=4)
+    >>> [simulate(Sharded(stage), model, ranks, steps=1).bytes_sent[0] for stage in (2, 3)]
+    [600.0, 900.0]
     """
 
     axis: ClassVar[str | None] = "data"

@@ -17,6 +17,12 @@ class Single(Order):
 
     - ``microbatches``: into how many parts the batch is cut; their gradients are added up before the update (gradient
       accumulation), which needs less memory and gives the same.
+
+    Raises ValueError for fewer than one.
+
+    >>> from simulator import Model, cluster, simulate
+    >>> simulate(Single(), Model.of_times(blocks=2), cluster("ideal", ranks=1), steps=3).makespan
+    18.0
     """
 
     microbatches: int = 1

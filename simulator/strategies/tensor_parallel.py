@@ -3,7 +3,8 @@
 A block is run in parts (Shoeybi et al. 2019, arXiv:1909.08053): where ranks' outputs add up, an all-reduce follows; in
 the backward pass one follows where all ranks needed the same input. With ``sequence`` (Korthikanti et al. 2022,
 arXiv:2205.05198) what is not split by units is split by tokens, and each all-reduce becomes a reduce-scatter and an
-all-gather, of the same bytes together.
+all-gather, of the same bytes together. In the paper a rank keeps its own tokens of what such an all-gather gives, and
+gathers the others once more in the backward pass, while it computes; memory counts as there, but this is not sent.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ class TensorParallel(Layer):
       that block begins with a Linear.
     - ``ways``: ranks along the axis; None: as many as there are.
 
-    Every block needs parts: the tiny GPT's modules have them, as have Linear layers; see ``Block.parts``.
+    Every block needs parts: the tiny GPT's modules have them, as have Linear layers; see ``Block.parts``. Raises
+    ValueError where one has none, or fewer units than there are ranks.
+
+    >>> from simulator import Model, cluster, simulate
+    >>> model = Model.of_times(blocks=4, activation_bytes=64.0, batch=8).in_parts(units=8)
+    >>> simulate(TensorParallel(), model, cluster("ideal", ranks=2), steps=1).bytes_sent
+    [3584.0, 3584.0]
     """
 
     axis: ClassVar[str | None] = "tensor"

@@ -20,7 +20,9 @@ from .asynchrony import (
     async_staleness,
     async_staleness_of,
     backup_workers,
+    best_rate,
     harmonic,
+    implicit_momentum,
     largest_stable_rate,
     slowest_normal,
 )
@@ -64,6 +66,7 @@ from .pipelines import (
     pipeline_bytes,
     zero_bubble_idle,
 )
+from .scaling import amdahl, gustafson, isoefficiency, weak_efficiency
 from .servers import (
     colocated_servers,
     helped_all_reduce,
@@ -76,6 +79,7 @@ from .sharing import context_parallel_bytes, sequence_parallel_bytes, sharded_by
 
 __all__ = [
     "all_reduce_bytes",
+    "amdahl",
     "diloco_bandwidth",
     "fedasync_staleness",
     "fedavg_bytes",
@@ -92,6 +96,7 @@ __all__ = [
     "backup_workers",
     "best_chunks",
     "best_pipelined",
+    "best_rate",
     "bruck_all_to_all",
     "bubble_fraction",
     "bubble_overhead",
@@ -100,6 +105,7 @@ __all__ = [
     "context_parallel_bytes",
     "data_parallel_bytes",
     "double_tree_all_reduce",
+    "gustafson",
     "halving_beats_doubling",
     "halving_doubling",
     "halving_saves",
@@ -107,8 +113,10 @@ __all__ = [
     "helped_all_reduce",
     "helped_shares",
     "hierarchical_all_reduce",
+    "implicit_momentum",
     "in_flight",
     "interleaved_pipeline",
+    "isoefficiency",
     "largest_stable_rate",
     "loaded",
     "lower_bound",
@@ -134,5 +142,6 @@ __all__ = [
     "tensor_parallel_bytes",
     "tree_all_reduce",
     "tree_broadcast",
+    "weak_efficiency",
     "zero_bubble_idle",
 ]

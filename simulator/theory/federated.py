@@ -43,7 +43,11 @@ def optimum(curvatures: Sequence[float], minima: Sequence[float]) -> float:
 
 
 def fedasync_staleness(clients: int) -> float:
-    """``async_staleness`` of N clients that are always busy, N - 1: their server applies every report by itself."""
+    """``async_staleness`` of N clients that are always busy, N - 1: their server applies every report by itself.
+
+    >>> fedasync_staleness(10)
+    9.0
+    """
     return float(async_staleness(clients))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .. import checks
+
 
 def pipeline(stages: int, microbatches: int, forward: float, backward: float) -> float:
     """(m + p - 1)(F + B): makespan of GPipe and of 1F1B (Narayanan et al. 2021, arXiv:2104.04473).
@@ -13,17 +15,34 @@ def pipeline(stages: int, microbatches: int, forward: float, backward: float) ->
 
 
 def naive_pipeline(stages: int, microbatches: int, forward: float, backward: float) -> float:
-    """m·p·(F + B): one stage works at a time."""
+    """m·p·(F + B): makespan where one stage works at a time [s].
+
+    ``forward`` and ``backward`` are the times F and B of a stage and microbatch [s] (Huang et al. 2019,
+    arXiv:1811.06965, figure 2b).
+
+    >>> naive_pipeline(4, 8, 1.0, 2.0)
+    96.0
+    """
     return microbatches * stages * (forward + backward)
 
 
 def bubble_overhead(stages: int, microbatches: int) -> float:
-    """(p-1)/m: idle time over *ideal* time. The fraction of wall time is ``bubble_fraction``."""
+    """(p-1)/m: idle time over *ideal* time. The fraction of wall time is ``bubble_fraction``.
+
+    Of GPipe and 1F1B with p equal stages and m microbatches (Narayanan et al. 2021, arXiv:2104.04473).
+
+    >>> bubble_overhead(4, 8)
+    0.375
+    """
     return (stages - 1) / microbatches
 
 
 def bubble_fraction(stages: int, microbatches: int) -> float:
-    """(p-1)/(m+p-1): idle time over *wall* time (Huang et al. 2019, arXiv:1811.06965)."""
+    """(p-1)/(m+p-1): idle time over *wall* time (Huang et al. 2019, arXiv:1811.06965).
+
+    >>> round(bubble_fraction(4, 8), 4)
+    0.2727
+    """
     return (stages - 1) / (microbatches + stages - 1)
 
 
@@ -48,7 +67,9 @@ def zero_bubble_idle(schedule: str, stages: int, forward: float, inputs: float, 
     >>> zero_bubble_idle("zb-h1", 4, 1.0, 1.0, 1.0)
     3.0
     """
-    return (stages - 1) * (forward + inputs - {"zb-h1": 1, "zb-h2": 2}[schedule] * weights)
+    halves = {"zb-h1": 1, "zb-h2": 2}
+    checks.one_of("schedule", schedule, halves)
+    return (stages - 1) * (forward + inputs - halves[schedule] * weights)
 
 
 def in_flight(schedule: str, stage: int, stages: int, microbatches: int, chunks: int = 2) -> float:
@@ -62,7 +83,7 @@ def in_flight(schedule: str, stage: int, stages: int, microbatches: int, chunks:
     [5.5, 4.5, 3.5, 2.5]
     """
     visits = 2 * (stages - stage - 1) + (chunks - 1) * stages + 1
-    return {
+    found = {
         "naive": 1,
         "gpipe": microbatches,
         "1f1b": min(microbatches, stages - stage),
@@ -70,12 +91,18 @@ def in_flight(schedule: str, stage: int, stages: int, microbatches: int, chunks:
         "zb-h1": min(microbatches, stages),
         "zb-h2": min(microbatches, 2 * stages - 1),
         "zbv": min(microbatches, stages),
-    }[schedule]
+    }
+    checks.one_of("schedule", schedule, found)
+    return found[schedule]
 
 
 def pipeline_bytes(boundaries: list[float]) -> list[float]:
     """Bytes that each stage sends per step: activations to the next, their gradients to the one before.
 
-    ``boundaries`` are the bytes of the activations between neighbouring stages, over the whole batch.
+    ``boundaries`` are the bytes of the activations between neighbouring stages, over the whole batch: one fewer than
+    there are stages. Gradients are as large. Each stage once, so without interleaving.
+
+    >>> pipeline_bytes([100.0, 40.0])
+    [100.0, 140.0, 40.0]
     """
     return [right + left for right, left in zip([*boundaries, 0.0], [0.0, *boundaries])]

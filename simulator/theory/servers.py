@@ -66,7 +66,13 @@ def servers_beat_ring(n: int) -> int:
 
 
 def parameter_server_bytes(ranks: int, servers: int, parameters: int, width: int) -> list[float]:
-    """Bytes that each rank sends per step: a server its chunk to every worker, a worker all its gradients."""
+    """Bytes that each rank sends per step: a server its chunk to every worker, a worker all its gradients.
+
+    The first ranks are the ``servers``; ``parameters`` are counted, ``width`` is the bytes of each (Li et al. 2014).
+
+    >>> parameter_server_bytes(3, servers=1, parameters=100, width=4)
+    [800.0, 400.0, 400.0]
+    """
     workers = ranks - servers
     chunks = [((s + 1) * parameters // servers - s * parameters // servers) * width for s in range(servers)]
     return [*(float(workers * chunk) for chunk in chunks), *([float(parameters * width)] * workers)]

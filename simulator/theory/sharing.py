@@ -30,7 +30,11 @@ def tensor_parallel_bytes(ways: int, layers: int, activation: float, scores: flo
 def sequence_parallel_bytes(ways: int, layers: int, activation: float, scores: float, norms: float) -> float:
     """As much as without it, and the all-reduce of the gradients of the LayerNorms, ``norms`` bytes in all.
 
-    Each all-reduce is a reduce-scatter and an all-gather then (Korthikanti et al. 2022, arXiv:2205.05198).
+    The other arguments are those of ``tensor_parallel_bytes``. Each all-reduce is a reduce-scatter and an all-gather
+    then (Korthikanti et al. 2022, arXiv:2205.05198).
+
+    >>> sequence_parallel_bytes(2, 1, 10.0, 0.0, norms=4.0)
+    64.0
     """
     return tensor_parallel_bytes(ways, layers, activation, scores) + all_reduce_bytes(ways, norms)
 

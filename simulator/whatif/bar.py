@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import checks
+
 
 def bar(what: str, progress: bool | None, **knobs: Any) -> Any:
     """A bar of ``tqdm``; ``progress``: None: in terminals and notebooks. ``knobs`` are those of ``tqdm``.
@@ -11,6 +13,8 @@ def bar(what: str, progress: bool | None, **knobs: Any) -> Any:
     >>> with bar("search", False, total=8) as shown:
     ...     shown.update()
     """
+    if progress is not None:
+        progress = checks.flag("progress", progress, "True, False, or None: in terminals and notebooks")
     from tqdm.auto import tqdm
 
     notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)

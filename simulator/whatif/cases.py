@@ -13,7 +13,7 @@ from .. import checks
 from ..checking import AnyStrategy
 from ..cluster import ALGORITHMS, Cluster
 from ..clusters.device import Device, dtype_name
-from ..clusters.knobs import device_of, instead
+from ..clusters.knobs import device_of, instead, written
 from ..clusters.named import cluster
 from ..model import Model
 from ..models import model
@@ -149,6 +149,11 @@ def _named(name: str, several: Sequence[dict[str, Any]]) -> Iterator[tuple[Clust
     """A cluster with every combination of knobs. Raises ValueError where none can be."""
     found = [(_made(name, knobs, lambda given: cluster(name, **given)), knobs) for knobs in several]
     if all(isinstance(one, Impossible) for one, _ in found):
+        if written(name) and all(knobs.get(size) is None for knobs in several for size in SIZES):
+            raise ValueError(
+                f"a cluster that is named needs its size; got clusters={name!r} without nodes and ranks: give the sweep"
+                f" nodes=[1, 2] or ranks=[8, 16], or a cluster that is made, such as {written(name)}"
+            )
         cluster(name, **several[0])
     yield from found
 

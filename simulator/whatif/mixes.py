@@ -116,14 +116,15 @@ def split_units(model: Model) -> int:
     if any(not block.parts or block.ties for block in model.blocks):
         return 1
     shared = {id(block): block for block in model.blocks}.values()
-    return min((count for block in shared for part in block.parts if part.split for count, _ in part.units), default=1)
+    parts = [part for block in shared for part in block.parts]
+    return min((count for part in parts for count, _ in part.split_units), default=1)
 
 
 def recomputations(model: Model) -> tuple[str | None, ...]:
     """What a model may compute again: attention, in that which keeps its scores; all; or as it is."""
     recipe = model.recipe
     if isinstance(recipe, Transformer):
-        return ("none", "full") if recipe.flash else ("none", "selective", "full")
+        return recipe.recomputations
     if isinstance(recipe, Chain):
         return "none", "full"
     return (None,) if any(block.recomputes for block in model.blocks) else (None, "full")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import inf
 from typing import Any, NamedTuple
 
@@ -13,12 +12,13 @@ from .. import checks
 from ..cluster import Cluster
 from ..clusters.knobs import check_cluster
 from ..errors import OutOfMemoryError
+from ..metrics.spending import HOUR
 from ..model import Model
 from ..models import model as published
 from ..models import with_knobs
 from ..models.chains import Chain
 from ..models.transformer import Transformer
-from ..operations import Operations
+from ..peaks import lacks
 from ..precision import TYPES
 from ..rules import Adam, Rule
 from .bar import bar
@@ -30,7 +30,6 @@ from .spent import Parts
 from .trial import Trial
 
 OBJECTIVES = ("time", "cost")
-HOUR = 3600.0
 UNSURE = 1.2
 """What closed forms say of memory may be so many times too much: only beyond that a mix is refused without a look."""
 DOUBT = 0.15
@@ -134,13 +133,8 @@ def _able(model: Model, given: Cluster | Sequence[Cluster], refused: Counter[str
 
 def _lacks(model: Model, cluster: Cluster) -> str:
     """Which device has no speed in the model's dtype; "" where all have."""
-    dtypes = {block.forward.dtype for block in model.blocks if isinstance(block.forward, Operations)}
-    try:
-        for device, dtype in product({cluster.device, *cluster.devices}, dtypes):
-            device.peak(dtype)
-    except ValueError as error:
-        return str(error)
-    return ""
+    devices = {id(device): device for device in cluster.devices or (cluster.device,)}
+    return next(filter(None, (lacks(model, device) for device in devices.values())), "")
 
 
 def priced(cluster: Cluster) -> float:

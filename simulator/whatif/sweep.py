@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from .. import checks
@@ -83,9 +84,9 @@ def sweep(
 
 def seeds_of(seeds: int | Sequence[int]) -> list[int]:
     """A list of seeds, or as many as there shall be."""
-    if isinstance(seeds, int):
+    if isinstance(seeds, Integral):
         return list(range(checks.whole("seeds", seeds, least=1)))
-    found = [checks.whole("seed", seed) for seed in seeds]
+    found = [checks.whole("seed", seed) for seed in checks.several("seeds", seeds, "a list of seeds, or how many")]
     if not found:
         raise ValueError("every list of a sweep has something in it; got seeds=[]")
     return found

@@ -64,13 +64,24 @@ Of the {strategies} strategies of the table {len(measured)} are here. Of {len(ti
 measured while the machine was idle (other processes took less than 15 % of a core per core, and the host less than
 2 %); the others are marked *busy*: their errors say little about the prediction.
 
-- idle: {summary(idle)}
+{_idle(idle)}
 - the machine itself: of the runs of one row, seconds apart, the slowest takes {spread:.1%} longer than the quickest on
   average, and rows measured again after minutes differ by more: little less can be asked of a prediction
 - busy: {summary(row for row in timed if not row.idle)}
 - target when idle: mean at most {TARGET:.0%}, worst at most {WORST:.0%}
 
 `make truth` writes this page anew; `here.csv` beside it has every row."""
+
+
+def _idle(rows: Sequence[Row]) -> str:
+    """A line for each network."""
+    lines = []
+    for network in dict.fromkeys(row.network for row in rows):
+        errors = [abs(row.error) for row in rows if row.network == network and row.error is not None]
+        near, far = (mean(error <= limit for error in errors) for limit in (TARGET, WORST))
+        told = f"{near:.0%} within {TARGET:.0%}, {far:.0%} within {WORST:.0%}"
+        lines.append(f"- {network}, idle: {summary(row for row in rows if row.network == network)}; {told}")
+    return "\n".join(lines or ["- idle: no rows"])
 
 
 def _network(network: str, rows: Sequence[Row]) -> str:
@@ -95,7 +106,7 @@ def _by_strategy(rows: Sequence[Row]) -> str:
     lines = ["Milliseconds per step, predicted / measured, and the error; † busy.", ""]
     lines.append("| strategy | " + " | ".join(f"{problem}, {ranks}" for problem, ranks in columns) + " |")
     lines.append("|---" * (1 + len(columns)) + "|")
-    for name in dict.fromkeys(row.name for row in rows):
+    for name in sorted({row.name for row in rows}):
         cells = [_cell(found.get((name, *column))) for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -126,12 +137,16 @@ def _bytes(rows: Sequence[Row]) -> str:
 
 
 def _refused(rows: Sequence[Row]) -> str:
-    """What was not measured, and why."""
-    found = [row for row in rows if row.error is None]
+    """What was not measured, and why: those with one reason together."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.error is None:
+            found.setdefault(row.remark, []).append(f"{row.name} ({row.problem}, {row.ranks})")
     if not found:
         return ""
-    lines = [f"<details><summary>{len(found)} combinations without times, and why</summary>", ""]
-    lines += [f"- {row.name}, {row.problem}, {row.ranks} ranks: {row.remark}" for row in found]
+    count = sum(map(len, found.values()))
+    lines = [f"<details><summary>{count} combinations without times, and why</summary>", ""]
+    lines += [f"- {reason}: {', '.join(names)}" for reason, names in found.items()]
     return "\n".join([*lines, "", "</details>"])
 
 

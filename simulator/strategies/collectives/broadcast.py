@@ -65,6 +65,10 @@ class ChainBroadcast(Layer):
     - ``over``: the axis whose collectives it writes out; None: all.
 
     ``theory.pipelined`` with n - 1 hops is its time, where each message keeps its sender busy for its latency too.
+    Raises ValueError for fewer than one chunk.
+
+    >>> ChainBroadcast(chunks=4)
+    ChainBroadcast(chunks=4)
     """
 
     chunks: int = 8

@@ -139,6 +139,8 @@ def in_place_of(written: Mapping[type[Collective], InPlace], me: Rank, over: str
 
     Those of a lone rank stay as they are, and so do those whose result has another size than what goes in.
     """
+    if over is not None:
+        me.size(over)  # refuses what is no axis: nothing would be written out, and nobody would know
 
     def rule_for(text: InPlace) -> Rewrite:
         def rule(collective: Collective) -> Program:

@@ -20,7 +20,7 @@ from .replicas import Replicas, ends_round, kept
 class DiLoCo(Replicas):
     """Train alone for ``period`` steps; then take a Nesterov step along the mean of what the replicas moved.
 
-    With the anchor ``y``, where all began the round: ``Δ = mean_i (y − x_i)``, ``v ← β v + Δ``,
+    With the anchor ``y``, where all began the round, and the outer gradient ``Δ = mean_i (y − x_i)``: ``v ← β v + Δ``,
     ``y ← y − outer_lr · (Δ + β v)``, and ``x_i ← y``.
 
     - ``period``: inner steps per round [default 500, as in the paper]; the last step of a run ends its last round.

@@ -23,8 +23,8 @@ class EASGD(Replicas):
     ``x_i ← x_i − lr · g_i − α (x_i − c)`` and ``c ← c + α Σ_i (x_i − c)``, all from the values before the step. Every
     replica keeps the centre ``c``, as ``Named("centre")``; after the last step all take it: it is what was learned.
 
-    - ``period``: steps from pull to pull.
-    - ``alpha``: the strength α of a spring; None: 0.9 / n, as the paper advises for n replicas.
+    - ``period``: steps from pull to pull, the communication period.
+    - ``alpha``: the moving rate α, how strong a spring is; None: 0.9 / n, as the paper advises for n replicas.
     - ``replicas``: ranks along the axis "data"; None: as many as there are.
 
     Raises ValueError for a period below 1 and for α n above 1, where the centre overshoots the mean of the replicas.

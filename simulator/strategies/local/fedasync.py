@@ -30,7 +30,7 @@ class FedAsync(Asynchronous):
     - ``mixing``: what fresh parameters count, above 0 and at most 1.
     - ``weight``: how that falls with staleness: ``ConstantWeight()``, ``PolynomialWeight(power)`` or
       ``HingeWeight(slope, grace)``.
-    - ``mu``: a spring as in ``FedProx``.
+    - ``mu``: the weight of a proximal term, a spring as in ``FedProx``.
     - ``local_steps``, ``weights``: as in ``FedAvg``; the weights say only who has how much data.
 
     Raises ValueError for a mixing outside 0 … 1, a negative mu, a spring where the rule scales losses, and as

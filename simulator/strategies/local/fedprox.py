@@ -1,4 +1,4 @@
-"""FedProx: federated averaging with a spring that ties every client to the parameters it began with.
+"""FedProx: federated averaging with a proximal term: a spring ties every client to the parameters it began with.
 
 Source: Li et al. 2020, arXiv:1812.06127.
 """
@@ -21,7 +21,7 @@ from .synchronous import Synchronous, local_rounds, serve_rounds
 class FedProx(Synchronous):
     """As ``FedAvg``, but each client minimises ``f_k(x) + ½ mu ‖x − anchor‖²``: mu (x − anchor) joins its gradients.
 
-    - ``mu``: the strength of the spring; with 0 it is ``FedAvg``, whose other knobs it shares.
+    - ``mu``: the weight of this proximal term; with 0 it is ``FedAvg``, whose other knobs it shares.
 
     Clients with few data or large curvature drift less, at the price of slower rounds; the limit goes to the optimum
     as mu grows (``theory.fedprox_limit``). Raises ValueError for a negative mu, and as ``FedAvg`` does.
