@@ -34,11 +34,16 @@ class Observed:
     buffers: dict[str, Any] = field(default_factory=dict)
 
 
-def prepared(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> tuple[Rank, Tensors]:
-    """A rank and its tensors, with torch warm."""
+def placed(place: Place, stack: Stack, problem: Problem, steps: int) -> tuple[Rank, Rule]:
+    """The rank of a place and the rule by which it learns, with torch warm."""
     rule = rule_of(stack, problem)
     warm_up(rule)
-    me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
+    return Rank(stack, place.rank, place.ranks, problem.model(), steps, rule), rule
+
+
+def prepared(place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> tuple[Rank, Tensors]:
+    """A rank and its tensors, with torch warm."""
+    me, _ = placed(place, stack, problem, steps)
     return me, Tensors(me, problem, seed, Batches(problem, seed), place.device)
 
 

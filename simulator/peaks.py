@@ -25,12 +25,17 @@ def lacks(model: Model, device: Device) -> str:
     return ""
 
 
+def lacking(model: Model, cluster: Cluster) -> dict[int, str]:
+    """What each device of a cluster ``lacks``, by its ``id``: ranks have the same object many times."""
+    devices = {id(device): device for device in cluster.devices or (cluster.device,)}
+    return {key: lacks(model, device) for key, device in devices.items()}
+
+
 def ensure_peaks(whole: Stack, model: Model, cluster: Cluster) -> None:
     """Raise ValueError where a worker's device has no peak for a dtype in which the model computes: before it runs."""
     if whole.reduced is not None:
         model = reduced(model, whole.reduced.dtype)
-    devices = {id(device): device for device in cluster.devices or (cluster.device,)}
-    wrong = {key: lacks(model, device) for key, device in devices.items()}
+    wrong = lacking(model, cluster)
     for rank in range(cluster.ranks) if any(wrong.values()) else ():
         why = wrong[id(cluster.device_of(rank))]
         if why and Rank(whole, rank, cluster.ranks, model, steps=1).share is not None:

@@ -19,9 +19,8 @@ from simulator.problems.draws import mix, seeded
 from simulator.rank import Rank
 from simulator.rules import Rule
 from simulator.stack import Stack
-from simulator.workload import rule_of
 
-from ..observed import Observed, warm_up
+from ..observed import Observed, placed
 from ..place import Place
 from .log import Log
 
@@ -59,9 +58,7 @@ class Training:
     @classmethod
     def of(cls, place: Place, stack: Stack, problem: Problem, steps: int, seed: int) -> Training:
         """The share of a place, with torch warm. The log calls the group of all ranks by the axis that has them all."""
-        rule = rule_of(stack, problem)
-        warm_up(rule)
-        me = Rank(stack, place.rank, place.ranks, problem.model(), steps, rule)
+        me, rule = placed(place, stack, problem, steps)
         axis = next((axis for axis, size in me.grid.items() if size == place.ranks), "world")
         return cls(place, me, problem, seed, rule, Log(place, steps, axis))
 

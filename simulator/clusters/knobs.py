@@ -60,9 +60,9 @@ def written(name: str) -> str:
     >>> written("dgx-h100"), written("ideal")
     ('sim.cluster("dgx-h100", nodes=2)', 'sim.cluster("ideal", ranks=8)')
     """
-    from .presets import presets
+    from .presets import plainly, presets
 
-    knobs = presets().get(name.lower().replace("_", "-"))
+    knobs = presets().get(plainly(name))
     if knobs is None:
         return ""
     return f'sim.cluster("{name}", {"nodes=2" if "nodes" in knobs else "ranks=8"})'

@@ -10,7 +10,7 @@ from ..work import Measured
 from .device import Device
 
 TIMES = ("collective", "message", "message_byte", "beside")
-TABLES = 'triples such as ("AllReduce", 2, Measured(â¦)), for a type and a number of members'
+TABLES = 'triples such as ("AllReduce", 2, Measured(…)), for a type and a number of members'
 DELAYS = ("send_delays", "crossed_delays", "message_delays", "late_delays", "collective_delays")
 
 

@@ -145,10 +145,15 @@ def presets() -> dict[str, str]:
     return {name: _knobs(preset) for name, preset in PRESETS.items()}
 
 
+def plainly(name: str) -> str:
+    """A preset's name as the table has it: capitals and underscores do not matter."""
+    return name.lower().replace("_", "-")
+
+
 def made(name: str, knobs: Mapping[str, Any]) -> Cluster:
     """A preset with its knobs, and with what every cluster can be given instead of its own."""
     asked = name
-    name = str(name).lower().replace("_", "-")
+    name = plainly(str(name))
     if not isinstance(asked, str) or name not in PRESETS:
         raise ValueError(f"no cluster is called {asked!r}; the names are {', '.join(map(repr, PRESETS))}")
     preset, parameters = PRESETS[name], signature(PRESETS[name]).parameters

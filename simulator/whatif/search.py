@@ -18,7 +18,7 @@ from ..models import model as published
 from ..models import with_knobs
 from ..models.chains import Chain
 from ..models.transformer import Transformer
-from ..peaks import lacks
+from ..peaks import lacking
 from ..precision import TYPES
 from ..rules import Adam, Rule
 from .bar import bar
@@ -124,17 +124,11 @@ def _able(model: Model, given: Cluster | Sequence[Cluster], refused: Counter[str
         raise ValueError(f"cluster is {example}; got {given!r}: a cluster is missing")
     for one in clusters:
         check_cluster(one, example=example)
-    lacks = [_lacks(model, one) for one in clusters]
-    if all(lacks):
-        raise ValueError(f"a cluster computes in the dtype of {model.name}; {lacks[0]}, or another device")
-    refused.update(filter(None, lacks))
-    return [one for one, why in zip(clusters, lacks) if not why]
-
-
-def _lacks(model: Model, cluster: Cluster) -> str:
-    """Which device has no speed in the model's dtype; "" where all have."""
-    devices = {id(device): device for device in cluster.devices or (cluster.device,)}
-    return next(filter(None, (lacks(model, device) for device in devices.values())), "")
+    wrong = [next(filter(None, lacking(model, one).values()), "") for one in clusters]
+    if all(wrong):
+        raise ValueError(f"a cluster computes in the dtype of {model.name}; {wrong[0]}, or another device")
+    refused.update(filter(None, wrong))
+    return [one for one, why in zip(clusters, wrong) if not why]
 
 
 def priced(cluster: Cluster) -> float:

@@ -77,10 +77,11 @@ def _idle(rows: Sequence[Row]) -> str:
     """A line for each network."""
     lines = []
     for network in dict.fromkeys(row.network for row in rows):
-        errors = [abs(row.error) for row in rows if row.network == network and row.error is not None]
+        mine = [row for row in rows if row.network == network]
+        errors = [abs(row.error) for row in mine if row.error is not None]
         near, far = (mean(error <= limit for error in errors) for limit in (TARGET, WORST))
         told = f"{near:.0%} within {TARGET:.0%}, {far:.0%} within {WORST:.0%}"
-        lines.append(f"- {network}, idle: {summary(row for row in rows if row.network == network)}; {told}")
+        lines.append(f"- {network}, idle: {summary(mine)}; {told}")
     return "\n".join(lines or ["- idle: no rows"])
 
 
